@@ -1,0 +1,34 @@
+// RoI Align (He et al., Mask R-CNN, 2017): parameters and launchers, free of torch.
+#pragma once
+#include <cstdint>
+
+namespace structops {
+
+struct RoiAlignParams {
+  int64_t rois;                         // K
+  int64_t batch, channels;              // N, C
+  int64_t height, width;                // of the feature map
+  int64_t pooled_height, pooled_width;  // of the output
+  double spatial_scale;                 // feature pixels per image pixel
+  int64_t sampling_ratio;               // <= 0: adaptive
+  bool aligned;                         // subtract half a pixel, no minimum size
+};
+
+namespace cpu {
+
+// Runs body(begin, end) over [0, n) on torch's threads; the binding passes torch's own.
+using ParallelFor = void (*)(int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context);
+
+// input [N, C, H, W] with element strides (n, c, h, w); rois [K, 5] (batch index, x1, y1, x2, y2)
+// with valid indices; output [K, C, PH, PW], dense, in the layout told.
+template <class T>
+void roi_align_forward(const RoiAlignParams& p, const T* input, const int64_t strides[4], const double* rois, T* output,
+                       bool output_channels_last, ParallelFor parallel_for);
+
+// grad [K, C, PH, PW] with strides (k, c, h, w); grad_input [N, C, H, W], dense, every element written.
+template <class T>
+void roi_align_backward(const RoiAlignParams& p, const T* grad, const int64_t strides[4], const double* rois,
+                        T* grad_input, bool grad_input_channels_last, ParallelFor parallel_for);
+
+}  // namespace cpu
+}  // namespace structops

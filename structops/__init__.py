@@ -1,0 +1,12 @@
+"""structops: kernels for structured prediction in vision, as PyTorch ops.
+
+>>> import structops
+>>> structops.patch("torchvision")  # torchvision's detectors now run on structops
+"""
+
+from structops import nn, ops
+from structops._backend import backend, current_backend
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "backend", "current_backend", "nn", "ops"]

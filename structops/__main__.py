@@ -1,0 +1,3 @@
+from structops.cli import main
+
+main()

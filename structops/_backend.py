@@ -1,0 +1,177 @@
+"""Which implementation runs: the one place where a backend is chosen, and the class that ties an op's
+implementations together.
+
+Every op exists under one schema in up to three dispatcher namespaces, so that each backend has the same fake
+kernel, autograd formula and compile support:
+
+===========  ========================  =============================================
+backend      namespace                 implementation
+===========  ========================  =============================================
+native       ``structops``             C++ on CPU, CUDA on GPU
+triton       ``structops_triton``      ``structops.triton_kernels.<module>.<op>``
+reference    ``structops_reference``   ``structops.reference.<module>.<op>``
+===========  ========================  =============================================
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+
+from structops import _libraries
+from structops._layout import follow
+
+BACKENDS = ("native", "triton", "reference")
+_NAMESPACES = {"native": "structops", "triton": "structops_triton", "reference": "structops_reference"}
+
+_override: ContextVar[str | None] = ContextVar("structops_backend", default=None)
+_warned: set[str] = set()
+
+#: every op by name; filled by the modules of :mod:`structops.ops` as they are imported
+OPS: dict[str, Op] = {}
+
+
+def _validated(name: str, source: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{source} must be one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+_default = _validated(os.environ.get("STRUCTOPS_BACKEND") or "native", "STRUCTOPS_BACKEND")
+
+
+@contextlib.contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Run every structops op of this thread (or task) on one backend.
+
+    Args:
+        name: ``"native"`` (C++ or CUDA; the default), ``"triton"`` or ``"reference"``.
+
+    The environment variable ``STRUCTOPS_BACKEND`` sets the default. Nests; the inner one wins.
+    """
+    token = _override.set(_validated(name, "backend"))
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def current_backend() -> str:
+    """The backend asked for here: the innermost :func:`backend`, else ``STRUCTOPS_BACKEND``, else native."""
+    return _override.get() or _default
+
+
+def unusable(name: str, device_type: str) -> str | None:
+    """Why a backend cannot run on a device type; ``None`` when it can."""
+    if name == "reference":
+        return None
+    if name == "native":
+        if device_type not in ("cpu", "cuda"):
+            return f"there is no native kernel for device type {device_type!r}"
+        return _libraries.problems["_C_cuda" if device_type == "cuda" else "_C"]
+    if _libraries.problems["triton"] is not None:
+        return _libraries.problems["triton"]
+    if device_type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
+        return "Triton runs on CPU tensors only under its interpreter (set TRITON_INTERPRET=1 before importing triton)"
+    return None
+
+
+def resolve(device_type: str) -> str:
+    """The backend that runs on a device type: the one asked for, else (native only) the best that is usable."""
+    name = current_backend()
+    problem = unusable(name, device_type)
+    if problem is None or device_type == "meta":
+        return name
+    if name != "native":
+        raise RuntimeError(f"structops: backend {name!r} cannot run on {device_type}: {problem}")
+    fallback = "triton" if unusable("triton", device_type) is None else "reference"
+    if fallback == "reference" and device_type not in _warned:
+        _warned.add(device_type)
+        warnings.warn(
+            f"structops runs its slow reference implementation on {device_type}: {problem}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return fallback
+
+
+class Op:
+    """One dispatcher op on every backend.
+
+    Args:
+        name: the op's name in the dispatcher; also that of the functions that implement it in
+            ``structops.reference.<module>`` and ``structops.triton_kernels.<module>``.
+        module: the file those live in.
+        check: takes the op's arguments, raises ``RuntimeError`` naming the bad one.
+        fake: takes the op's arguments, returns an empty output of the right shape, dtype and strides.
+        backward, setup_context: as :func:`torch.library.register_autograd` takes them, except that ``backward``
+            gets the namespace (``torch.ops.structops`` and so on) first, so that it stays on the forward's backend.
+            Left out: the op is not differentiable.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        module: str,
+        check: Callable[..., None],
+        fake: Callable[..., Any],
+        backward: Callable[..., Any] | None = None,
+        setup_context: Callable[..., Any] | None = None,
+    ) -> None:
+        self.name, self.module, self.check, self.fake = name, module, check, fake
+        self.differentiable = backward is not None
+        self._libraries: list[torch.library.Library] = []
+        OPS[name] = self
+        if not _libraries.loaded("_C"):
+            return  # no schema: reference() is called directly
+        schema = str(getattr(torch.ops.structops, name).default._schema)
+        self.signature = schema.split("::", 1)[1]
+        for backend_name, namespace in _NAMESPACES.items():
+            if backend_name != "native":
+                library = torch.library.Library(namespace, "FRAGMENT")
+                library.define(self.signature, tags=(torch.Tag.pt2_compliant_tag,))
+                library.impl(name, self._checked(backend_name), "CompositeExplicitAutograd")
+                self._libraries.append(library)  # its destructor would undo the registration
+            qualified = f"{namespace}::{name}"
+            torch.library.register_fake(qualified, self._fake)
+            if backward is not None:
+                here = getattr(torch.ops, namespace)
+                torch.library.register_autograd(
+                    qualified,
+                    lambda ctx, *grads, here=here: backward(here, ctx, *grads),
+                    setup_context=setup_context,
+                )
+
+    def _fake(self, *args: Any) -> Any:
+        self.check(*args)
+        return self.fake(*args)
+
+    def implementation(self, backend_name: str) -> Callable[..., Any]:
+        """The Python function behind the reference or Triton backend."""
+        package = {"triton": "structops.triton_kernels", "reference": "structops.reference"}[backend_name]
+        return getattr(importlib.import_module(f"{package}.{self.module}"), self.name)
+
+    def _checked(self, backend_name: str) -> Callable[..., Any]:
+        def run(*args: Any) -> Any:
+            self.check(*args)
+            return follow(self.implementation(backend_name)(*args), args[0])
+
+        return run
+
+    def overload(self, backend_name: str) -> Any:
+        """The ``torch.ops`` overload of a backend."""
+        return getattr(getattr(torch.ops, _NAMESPACES[backend_name]), self.name).default
+
+    def __call__(self, *args: Any) -> Any:
+        if not _libraries.loaded("_C"):
+            resolve(args[0].device.type)
+            return self._checked("reference")(*args)
+        return self.overload(resolve(args[0].device.type))(*args)

@@ -1,0 +1,33 @@
+"""Argument checks shared by the ops. Each names the op and the argument, what was given and what is accepted.
+
+They use ``torch._check`` so that symbolic sizes become run-time assertions under ``torch.export``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+INTEGER = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def require(condition: bool, message: Callable[[], str]) -> None:
+    torch._check(condition, message)
+
+
+def floating(op: str, name: str, tensor: torch.Tensor) -> None:
+    require(
+        tensor.dtype in FLOATING,
+        lambda: f"{op}: {name} must be float16, bfloat16, float32 or float64, got {tensor.dtype}",
+    )
+
+
+def same_device(op: str, name: str, tensor: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
+    require(
+        tensor.device == other.device,
+        lambda: (
+            f"{op}: {name} must be on the same device as {other_name} ({other.device}), got {tensor.device}"
+        ),
+    )

@@ -1,0 +1,78 @@
+"""Boxes as the RoI ops take them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from structops import _checks
+from structops._checks import require
+
+Boxes = torch.Tensor | Sequence[torch.Tensor]
+
+
+def as_rois(op: str, boxes: Boxes, width: int = 5) -> torch.Tensor:
+    """``[K, width]`` with the batch index first, from that or from one ``[L, width - 1]`` tensor per image."""
+    if isinstance(boxes, torch.Tensor):
+        return boxes
+    boxes = list(boxes)
+    require(len(boxes) > 0, lambda: f"{op}: boxes must hold one tensor per image, got an empty list")
+    for i, b in enumerate(boxes):
+        require(
+            isinstance(b, torch.Tensor) and b.dim() == 2 and b.shape[1] == width - 1,
+            lambda i=i, b=b: (
+                f"{op}: boxes[{i}] must be [L, {width - 1}], got "
+                f"{list(b.shape) if isinstance(b, torch.Tensor) else type(b).__name__}"
+            ),
+        )
+    rows = [torch.cat([torch.full_like(b[:, :1], i), b], dim=1) for i, b in enumerate(boxes)]
+    return torch.cat(rows)
+
+
+def check_rois(op: str, name: str, features: torch.Tensor, rois: torch.Tensor, batch: int) -> None:
+    """Raise unless features are ``[N, C, H, W]`` and rois ``[K, 5]`` of floating type on the same device."""
+    require(
+        features.dim() == 4,
+        lambda: f"{op}: {name} must be [N, C, H, W] (4 dimensions), got {features.dim()} dimensions",
+    )
+    _checks.floating(op, name, features)
+    require(
+        rois.dim() == 2 and rois.shape[1] == 5,
+        lambda: f"{op}: boxes must be [K, 5] (batch index, x1, y1, x2, y2), got {list(rois.shape)}",
+    )
+    _checks.floating(op, "boxes", rois)
+    _checks.same_device(op, "boxes", rois, name, features)
+    # On a GPU this would cost a host sync; there, an index out of range makes that RoI NaN.
+    if rois.device.type == "cpu" and not torch.compiler.is_compiling() and type(rois) is torch.Tensor:
+        index = rois[:, 0]
+        bad = ~((index >= 0) & (index < batch))
+        require(
+            not bool(bad.any()),
+            lambda: (
+                f"{op}: boxes[{int(bad.nonzero()[0])}, 0] is batch index {index[bad][0].item():g}, "
+                f"but must be in [0, {batch})"
+            ),
+        )
+
+
+def check_pooling(op: str, spatial_scale: float, pooled_height: int, pooled_width: int) -> None:
+    require(
+        pooled_height > 0 and pooled_width > 0,
+        lambda: f"{op}: output_size must be positive, got ({pooled_height}, {pooled_width})",
+    )
+    require(
+        0 < spatial_scale < float("inf"),
+        lambda: f"{op}: spatial_scale must be positive and finite, got {spatial_scale}",
+    )
+
+
+def output_pair(op: str, output_size: int | Sequence[int]) -> tuple[int, int]:
+    """``(height, width)`` from an int or a pair."""
+    if isinstance(output_size, int | torch.SymInt):
+        return output_size, output_size  # type: ignore[return-value]
+    pair = tuple(output_size)
+    require(
+        len(pair) == 2, lambda: f"{op}: output_size must be an int or (height, width), got {output_size!r}"
+    )
+    return pair

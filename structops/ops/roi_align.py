@@ -1,0 +1,146 @@
+"""RoI Align: public function, fake kernel, checks and autograd formula."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from structops._backend import Op
+from structops._checks import require
+from structops.ops._boxes import Boxes, as_rois, check_pooling, check_rois, output_pair
+from structops._layout import memory_format
+
+
+def roi_align(
+    input: torch.Tensor,
+    boxes: Boxes,
+    output_size: int | Sequence[int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> torch.Tensor:
+    """Crop and resample a fixed-size feature map for every box (RoI Align, He et al., "Mask R-CNN", 2017).
+
+    Each bin is the mean of ``sampling_ratio x sampling_ratio`` bilinear samples; samples further than one pixel
+    outside the map count as zero.
+
+    Args:
+        input: features ``[N, C, H, W]``; float16, bfloat16, float32 or float64; contiguous or channels_last.
+        boxes: ``[K, 5]`` (batch index, x1, y1, x2, y2) or a list of N tensors ``[L, 4]`` (x1, y1, x2, y2), in pixels
+            of the image that the boxes were made for; any floating type.
+        output_size: ``(height, width)`` of the crop, or one number for both.
+        spatial_scale: feature pixels per image pixel, such as ``1 / 16``.
+        sampling_ratio: samples along each axis of a bin; zero or less: as many as the bin is long, rounded up.
+        aligned: shift by half a pixel, so that box corners and pixel centres line up, and let boxes be smaller than
+            a pixel. ``False`` is the original definition, with a minimum size of one feature pixel.
+
+    Returns:
+        ``[K, C, height, width]``, of the input's dtype and memory format. A box with a NaN or infinite coordinate
+        gives NaN, and no gradient to the features. Coordinates and sums are at least float32 inside.
+
+    Raises:
+        RuntimeError: for a wrong rank, dtype, device or size, and on CPU for a batch index out of range (on a GPU,
+            where looking would cost a host sync, such a box gives NaN).
+    """
+    height, width = output_pair("roi_align", output_size)
+    rois = as_rois("roi_align", boxes)
+    return _roi_align(input, rois, spatial_scale, height, width, sampling_ratio, aligned)
+
+
+def _check(input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned) -> None:
+    check_rois("roi_align", "input", input, rois, input.shape[0] if input.dim() else 0)
+    check_pooling("roi_align", spatial_scale, pooled_height, pooled_width)
+
+
+def _fake(input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned):
+    size = (rois.shape[0], input.shape[1], pooled_height, pooled_width)
+    return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=memory_format(input))
+
+
+def _setup_context(ctx, inputs, output) -> None:
+    input, rois, *ctx.options = inputs
+    ctx.input_shape = input.shape
+    ctx.save_for_backward(rois)
+
+
+def _backward(ops, ctx, grad):
+    (rois,) = ctx.saved_tensors
+    scale, height, width, sampling_ratio, aligned = ctx.options
+    grad_input = ops.roi_align_backward(
+        grad, rois, scale, height, width, *ctx.input_shape, sampling_ratio, aligned
+    )
+    return grad_input, None, None, None, None, None, None
+
+
+def _check_backward(
+    grad,
+    rois,
+    spatial_scale,
+    pooled_height,
+    pooled_width,
+    batch_size,
+    channels,
+    height,
+    width,
+    sampling_ratio,
+    aligned,
+) -> None:
+    check_rois("roi_align_backward", "grad", grad, rois, batch_size)
+    check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width)
+    expected = (rois.shape[0], channels, pooled_height, pooled_width)
+    for size, wanted in zip(grad.shape, expected, strict=True):
+        require(
+            size == wanted,
+            lambda: f"roi_align_backward: grad must be {list(expected)}, got {list(grad.shape)}",
+        )
+
+
+def _fake_backward(
+    grad,
+    rois,
+    spatial_scale,
+    pooled_height,
+    pooled_width,
+    batch_size,
+    channels,
+    height,
+    width,
+    sampling_ratio,
+    aligned,
+):
+    size = (batch_size, channels, height, width)
+    return torch.empty(size, dtype=grad.dtype, device=grad.device, memory_format=memory_format(grad))
+
+
+def _setup_context_backward(ctx, inputs, output) -> None:
+    _, rois, *ctx.options = inputs
+    ctx.save_for_backward(rois)
+
+
+def _double_backward(ops, ctx, grad_grad_input):
+    # The backward is linear in grad and the transpose of the forward, so its own backward is the forward.
+    (rois,) = ctx.saved_tensors
+    scale, pooled_height, pooled_width, _, _, _, _, sampling_ratio, aligned = ctx.options
+    grad_grad = ops.roi_align(
+        grad_grad_input, rois, scale, pooled_height, pooled_width, sampling_ratio, aligned
+    )
+    return grad_grad, *[None] * 10
+
+
+_roi_align = Op(
+    "roi_align",
+    module="roi_align",
+    check=_check,
+    fake=_fake,
+    backward=_backward,
+    setup_context=_setup_context,
+)
+_roi_align_backward = Op(
+    "roi_align_backward",
+    module="roi_align",
+    check=_check_backward,
+    fake=_fake_backward,
+    backward=_double_backward,
+    setup_context=_setup_context_backward,
+)

@@ -1,0 +1,1 @@
+"""The case database: one file per op, each with a tuple ``SPECS``."""

@@ -147,9 +147,7 @@ def main() -> None:
         options["ext_modules"] = extensions()
         from torch.utils.cpp_extension import BuildExtension
 
-        options["cmdclass"] = {
-            "build_ext": BuildExtension.with_options(use_ninja=shutil.which("ninja") is not None)
-        }
+        options["cmdclass"] = {"build_ext": BuildExtension.with_options(use_ninja=shutil.which("ninja") is not None)}
     packages = find_packages(include=["structops", "structops.*"])
     setup(
         # The folders triton_kernels/ and benchmarks/ are installed under structops: a top-level

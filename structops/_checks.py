@@ -27,7 +27,5 @@ def floating(op: str, name: str, tensor: torch.Tensor) -> None:
 def same_device(op: str, name: str, tensor: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
     require(
         tensor.device == other.device,
-        lambda: (
-            f"{op}: {name} must be on the same device as {other_name} ({other.device}), got {tensor.device}"
-        ),
+        lambda: f"{op}: {name} must be on the same device as {other_name} ({other.device}), got {tensor.device}",
     )

@@ -72,7 +72,5 @@ def output_pair(op: str, output_size: int | Sequence[int]) -> tuple[int, int]:
     if isinstance(output_size, int | torch.SymInt):
         return output_size, output_size  # type: ignore[return-value]
     pair = tuple(output_size)
-    require(
-        len(pair) == 2, lambda: f"{op}: output_size must be an int or (height, width), got {output_size!r}"
-    )
+    require(len(pair) == 2, lambda: f"{op}: output_size must be an int or (height, width), got {output_size!r}")
     return pair

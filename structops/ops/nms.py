@@ -28,9 +28,7 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
     return _nms(boxes, scores, iou_threshold)
 
 
-def batched_nms(
-    boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float
-) -> torch.Tensor:
+def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float) -> torch.Tensor:
     """Non-maximum suppression within each class (or image, or level): boxes of different ``idxs`` never interact.
 
     Exact: classes are compared as integers, with no offset added to the coordinates.
@@ -56,9 +54,7 @@ def _check(boxes, scores, iou_threshold, op: str = "nms") -> None:
         lambda: f"{op}: boxes must be [N, 4] (x1, y1, x2, y2), got {list(boxes.shape)}",
     )
     _checks.floating(op, "boxes", boxes)
-    require(
-        scores.dim() == 1, lambda: f"{op}: scores must be [N] (1 dimension), got {scores.dim()} dimensions"
-    )
+    require(scores.dim() == 1, lambda: f"{op}: scores must be [N] (1 dimension), got {scores.dim()} dimensions")
     _checks.floating(op, "scores", scores)
     require(
         scores.shape[0] == boxes.shape[0],
@@ -76,9 +72,7 @@ def _check_batched(boxes, scores, idxs, iou_threshold) -> None:
     )
     require(
         idxs.shape[0] == boxes.shape[0],
-        lambda: (
-            f"batched_nms: idxs must have one entry a box, got {idxs.shape[0]} for {boxes.shape[0]} boxes"
-        ),
+        lambda: f"batched_nms: idxs must have one entry a box, got {idxs.shape[0]} for {boxes.shape[0]} boxes",
     )
     require(
         idxs.dtype in _checks.INTEGER,

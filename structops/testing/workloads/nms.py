@@ -7,7 +7,8 @@ import math
 
 import torch
 
-from structops import ops, reference
+from structops import ops
+from structops.reference import nms as definition
 from structops.testing.workloads import Cost, Trial, Workload, generator, torchvision_ops
 
 WIDTH, HEIGHT = 1333, 800
@@ -66,15 +67,13 @@ def make(count: int, distribution: str, classes: bool, name: str, device: torch.
 
     def check(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
         best = host_scores.argsort(descending=True)[:CHECKED_PREFIX]
-        wanted = best[reference.nms.batched_nms(host_boxes[best], host_scores[best], host_idxs[best], THRESHOLD)]
+        wanted = best[definition.batched_nms(host_boxes[best], host_scores[best], host_idxs[best], THRESHOLD)]
         assert torch.equal(result[: len(wanted)].cpu(), wanted), "nms differs from the definition"
-        if device.type == "cpu":
-            # torchvision's CPU kernel rounds as the definition does; its CUDA kernel does not.
-            whole = peer_result
-        else:
-            whole = ops.batched_nms(host_boxes, host_scores, host_idxs, THRESHOLD)
+        # torchvision's CPU kernel rounds as the definition does; its CUDA kernel does not.
+        on_cpu = device.type == "cpu"
+        whole = peer_result if on_cpu else ops.batched_nms(host_boxes, host_scores, host_idxs, THRESHOLD)
         if whole is not None:
-            other = "torchvision" if device.type == "cpu" else "the CPU kernel"
+            other = "torchvision" if on_cpu else "the CPU kernel"
             assert torch.equal(result.cpu(), whole), f"nms keeps {len(result)} boxes, {other} {len(whole)} or others"
 
     return Trial(run, peer, "torchvision", check, lambda result: cost(count, len(result), classes))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from structops import ops, reference
+from structops import ops
+from structops.reference import roi_align as definition
 from structops.testing.workloads import Cost, Trial, Workload, generator, torchvision_ops
 
 # The whole output is compared with the peer, whose fp32 coordinates cost it up to 3e-5 of the map's scale; a few RoIs
@@ -118,7 +119,7 @@ def _check_definition(shape: Shape, x: torch.Tensor, rois: torch.Tensor, result:
     images, rois = rois[some, 0].long().unique(), rois[some]
     # Only the images that are needed, since the map is copied to float64.
     rois[:, 0] = torch.searchsorted(images, rois[:, 0].long()).to(rois)
-    _close("the definition", result[some], reference.roi_align.roi_align(x[images].double(), rois, *shape.options()),
+    _close("the definition", result[some], definition.roi_align(x[images].double(), rois, *shape.options()),
            DEFINITION_TOLERANCE[x.dtype])  # fmt: skip
 
 

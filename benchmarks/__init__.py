@@ -1,0 +1,1 @@
+"""Benchmarks in pytest-benchmark; installed as ``structops.benchmarks`` and run by ``structops bench``."""

@@ -1,0 +1,18 @@
+"""RoI Align against torchvision: ``pytest benchmarks/bench_roi_align.py``, or ``structops bench roi_align``."""
+
+import pytest
+
+
+@pytest.mark.workloads("roi_align", "forward")
+def test_forward(run, workload, setting):
+    run(workload, setting)
+
+
+@pytest.mark.workloads("roi_align", "backward")
+def test_backward(run, workload, setting):
+    run(workload, setting)
+
+
+@pytest.mark.workloads("roi_align", "sweep")
+def test_cost_against_number_of_rois(run, workload, setting):
+    run(workload, setting)

@@ -1,0 +1,168 @@
+"""What was measured: read from pytest-benchmark's JSON, compared with an earlier run, printed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REGRESSION = 1.3  # slower by more than this counts; shared machines vary by 10-20 % from run to run
+
+
+@dataclass(frozen=True)
+class Row:
+    """One workload in one setting. Times in seconds; ``ratio``: how many times as fast as the peer."""
+
+    op: str
+    name: str
+    title: str
+    kind: str
+    device: str
+    backend: str
+    cache: str
+    median: float
+    minimum: float
+    rounds: int
+    bytes: int
+    flops: int
+    floor: float
+    bound: str
+    series: str | None = None
+    size: int | None = None
+    peer: str | None = None
+    peer_rounds: int = 0
+    peer_median: float | None = None
+    peer_min: float | None = None
+    ratio: float | None = None
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        return self.op, self.name, self.device, self.backend, self.cache
+
+    @property
+    def setting(self) -> str:
+        return " ".join(word for word in (self.device, self.backend, self.cache) if word)
+
+    @property
+    def share(self) -> float:
+        """Of the floor: 1.0 would be as fast as the machine can copy or multiply."""
+        return self.floor / self.median
+
+
+@dataclass(frozen=True)
+class Run:
+    """``machine``: as :func:`structops.bench.machine.describe` gives it; ``limits``: by device."""
+
+    machine: dict[str, Any]
+    limits: dict[str, dict[str, float]]
+    rows: tuple[Row, ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Now over then, above 1 is slower: of the shortest times (``None`` between different machines) and of the ratio to
+    the peer (``None`` where there was none)."""
+
+    time: float | None
+    against_peer: float | None
+
+    def beyond(self, factor: float) -> bool:
+        """Slower by more than ``factor`` in every way there is to tell: where the peer slowed down as well, it was the
+        machine."""
+        known = [change for change in (self.time, self.against_peer) if change is not None]
+        return bool(known) and min(known) > factor
+
+
+def from_json(document: dict[str, Any]) -> Run:
+    about = document["machine_info"]["structops"]
+    rows = []
+    for entry in document["benchmarks"]:
+        stats = entry["stats"]
+        times = {"median": stats["median"], "minimum": stats["min"], "rounds": stats["rounds"]}
+        rows.append(Row(**entry["extra_info"], **times))
+    return Run(about["machine"], about["limits"], tuple(rows))
+
+
+def load(path: Path) -> Run:
+    """Read a file written by ``structops bench --json`` (or ``pytest benchmarks --benchmark-json``).
+
+    Raises:
+        ValueError: with a sentence, when it cannot be read or is something else.
+    """
+    try:
+        return from_json(json.loads(path.read_text()))
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError):
+        raise ValueError(f"{path} is not a file written by structops bench --json") from None
+
+
+def compare(now: Run, then: Run) -> dict[tuple[str, ...], Change]:
+    """The change of every row that both runs have."""
+    same_machine = all(now.machine.get(k) == then.machine.get(k) for k in ("processor", "cores", "threads", "gpu"))
+    earlier = {row.key: row for row in then.rows}
+    changes = {}
+    for row in now.rows:
+        old = earlier.get(row.key)
+        if old is not None:
+            against_peer = old.ratio / row.ratio if old.ratio and row.ratio and old.peer == row.peer else None
+            changes[row.key] = Change(row.minimum / old.minimum if same_machine else None, against_peer)
+    return changes
+
+
+def duration(seconds: float | None) -> str:
+    """Three digits and a unit."""
+    if seconds is None:
+        return "-"
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size or unit == "us":
+            value = seconds / size
+            break
+    digits = max(2 - math.floor(math.log10(value)), 0) if value > 0 else 0
+    return f"{value:.{min(digits, 2)}f} {unit}"
+
+
+def percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}" if share >= 0.001 else "<0.1%"
+
+
+def cells(row: Row) -> list[str]:
+    """A row of the table, as text."""
+    peer = "-"
+    if row.peer is not None:
+        peer = duration(row.peer_median) + ("" if row.peer == "torchvision" else f" ({row.peer.split(', ')[1]})")
+        peer += "" if row.peer_rounds > 1 else " (once)"
+    return [
+        row.op,
+        row.title,
+        row.setting,
+        f"{duration(row.median)} / {duration(row.minimum)}",
+        peer,
+        "-" if row.ratio is None else f"{row.ratio:.1f}x",
+        percent(row.share),
+    ]
+
+
+HEADINGS = ["op", "workload", "on", "median / min", "torchvision", "ratio", "of floor"]
+LEFT = 3  # that many columns are text, the others figures
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """Sweeps last, otherwise as measured."""
+    return sorted(rows, key=lambda row: (row.device, row.backend, row.cache, row.kind == "sweep"))
+
+
+def text_table(rows: Sequence[Row]) -> str:
+    """The table in plain text."""
+    lines = [HEADINGS, *(cells(row) for row in ordered(rows))]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
+    pad = lambda i, cell: cell.ljust(widths[i]) if i < LEFT else cell.rjust(widths[i])  # noqa: E731
+    return "\n".join("  ".join(pad(i, cell) for i, cell in enumerate(line)).rstrip() for line in lines)
+
+
+def limits_line(device: str, limits: dict[str, float]) -> str:
+    rates = ", ".join(f"{name} {rate / 1e9:,.0f} Gflop/s" for name, rate in limits.items() if name != "bytes")
+    return f"{device}: copy {limits['bytes'] / 1e9:,.1f} GB/s, matrix product {rates}"

@@ -6,7 +6,8 @@
 
 from structops import nn, ops
 from structops._backend import backend, current_backend
+from structops.integrations import patch, unpatch
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "backend", "current_backend", "nn", "ops"]
+__all__ = ["__version__", "backend", "current_backend", "nn", "ops", "patch", "unpatch"]

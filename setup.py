@@ -17,7 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.resolve()
 MINIMUM_TORCH = (2, 10)
 TORCH_TARGET_VERSION = "0x020a000000000000"  # 2.10: one wheel serves it and every later torch
-PYTHON_TARGET_VERSION = "0x030a0000"  # abi3, CPython 3.10 and later
 
 
 def fail(sentence: str) -> None:
@@ -84,7 +83,7 @@ def extensions():
         return sorted(str(p.relative_to(ROOT)) for p in paths if not p.name.endswith(without))
 
     optimise = ["-O0", "-g"] if os.environ.get("STRUCTOPS_DEBUG") == "1" else ["-O3"]
-    defines = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}", f"-DPy_LIMITED_API={PYTHON_TARGET_VERSION}"]
+    defines = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]  # torch's build adds Py_LIMITED_API
     # No contraction: IoU must round like the peers' on every instruction set; kernels that want an
     # fma write one. No psABI notes: wide vector types never cross a real call.
     host = [

@@ -73,7 +73,7 @@ def measure(benchmark, workload: Workload, setting: Setting, budget: Budget, lim
         _, once = machine.seconds(trial.run, device.type)
 
         peer_times: list[float] = []
-        in_turns = trial.peer is not None and peer_once * budget.rounds <= 3 * budget.seconds
+        in_turns = trial.peer is not None and peer_once * budget.rounds <= 6 * budget.seconds
 
         def before() -> None:
             if in_turns:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +147,7 @@ def cells(row: Row) -> list[str]:
 
 
 HEADINGS = ["op", "workload", "on", "median / min", "torchvision", "ratio", "of floor"]
-LEFT = 3  # that many columns are text, the others figures
+TEXT_COLUMNS = ("op", "workload", "on")  # the others are figures
 
 
 def ordered(rows: Sequence[Row]) -> list[Row]:
@@ -155,14 +155,48 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (row.device, row.backend, row.cache, row.kind == "sweep"))
 
 
+def table(rows: Sequence[Row], changes: Mapping[tuple[str, ...], str] | None = None) -> list[list[str]]:
+    """Headings, then a line for each row; with ``changes``, a last column of them. Where everything ran on the same
+    device and backend the column that says so is left out."""
+    lines = [list(HEADINGS), *(cells(row) for row in ordered(rows))]
+    if changes is not None:
+        for line, last in zip(lines, ["change", *(changes[row.key] for row in ordered(rows))], strict=True):
+            line.append(last)
+    if len({row.setting for row in rows}) == 1:
+        on = HEADINGS.index("on")
+        lines = [line[:on] + line[on + 1 :] for line in lines]
+    return lines
+
+
 def text_table(rows: Sequence[Row]) -> str:
     """The table in plain text."""
-    lines = [HEADINGS, *(cells(row) for row in ordered(rows))]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(HEADINGS))]
-    pad = lambda i, cell: cell.ljust(widths[i]) if i < LEFT else cell.rjust(widths[i])  # noqa: E731
-    return "\n".join("  ".join(pad(i, cell) for i, cell in enumerate(line)).rstrip() for line in lines)
+    lines = table(rows)
+    columns = []
+    for heading, *column in zip(*lines, strict=True):
+        width = max(map(len, (heading, *column)))
+        align = str.ljust if heading in TEXT_COLUMNS else str.rjust
+        columns.append([align(cell, width) for cell in (heading, *column)])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The table for a page."""
+    headings, *lines = table(rows)
+    rule = ["---" if heading in TEXT_COLUMNS else "---:" for heading in headings]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *lines))
 
 
 def limits_line(device: str, limits: dict[str, float]) -> str:
     rates = ", ".join(f"{name} {rate / 1e9:,.0f} Gflop/s" for name, rate in limits.items() if name != "bytes")
     return f"{device}: copy {limits['bytes'] / 1e9:,.1f} GB/s, matrix product {rates}"
+
+
+def notes(run: Run) -> list[str]:
+    """What the figures were measured on, a line each."""
+    about = run.machine
+    versions = ", ".join(f"{name} {about[name]}" for name in ("structops", "torch", "torchvision") if about.get(name))
+    machine = f"{about['processor']}, {about['cores']} cores, {about['instruction set']}, {about['threads']} threads"
+    gpu = f"; {about['gpu']}, CUDA {about['cuda']}" if about.get("gpu") else ""
+    settings = ", ".join(sorted({row.setting for row in run.rows}))
+    limits = [limits_line(device, found) for device, found in run.limits.items()]
+    return [f"{machine}{gpu}; {versions}; measured on: {settings}", *limits]

@@ -82,9 +82,7 @@ def make(count: int, distribution: str, classes: bool, name: str, device: torch.
 def _workload(count: int, distribution: str, kind: str = "forward", classes: bool = False, **rest) -> Workload:
     op = "batched_nms" if classes else "nms"
     name = f"{'sweep-' if kind == 'sweep' else ''}{count}-{distribution}{f'-{CLASSES}-classes' if classes else ''}"
-    title = (
-        f"{'sweep ' if kind == 'sweep' else ''}{count} {distribution} boxes{f', {CLASSES} classes' if classes else ''}"
-    )
+    title = f"{'sweep ' if kind == 'sweep' else ''}{count} {distribution}{f', {CLASSES} classes' if classes else ''}"
     draw = functools.partial(make, count, distribution, classes, f"{op}-{name}")
     return Workload(op, name, title, kind, torch.float32, draw, **rest)
 

@@ -1,0 +1,231 @@
+"""Pictures of a run: bars against the peer, a roofline, cost against size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from structops.bench.results import Row, Run, duration, percent
+
+# Okabe and Ito's palette: told apart with any colour vision, and by lightness in print.
+COLOURS = {"native": "#0072B2", "triton": "#009E73", "reference": "#CC79A7", "peer": "#E69F00", "floor": "#555555"}
+MARKERS = {"roi_align": "o", "nms": "s", "batched_nms": "D"}
+STYLE = {
+    "font.size": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#888888",
+    "axes.labelcolor": "#222222",
+    "axes.titlesize": 11,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.7,
+    "xtick.color": "#444444",
+    "ytick.color": "#444444",
+    "legend.frameon": False,
+    "svg.hashsalt": "structops",  # the same figures give the same file
+    "figure.dpi": 100,
+}
+
+
+def draw(run: Run, folder: Path) -> list[tuple[str, str]]:
+    """Write every picture that the run has data for, as PNG and SVG.
+
+    Returns:
+        file name without its ending, and caption, of each.
+    """
+    made = []
+    with plt.rc_context(STYLE):
+        for device, limits in run.limits.items():
+            # A GPU's rows are shown with cold caches, where the floor holds.
+            rows = [row for row in run.rows if row.device == device and row.cache != "hot"]
+            single, sweeps = [r for r in rows if r.kind != "sweep"], [r for r in rows if r.kind == "sweep"]
+            where = run.machine.get("gpu") if device == "cuda" else run.machine["processor"]
+            where = f"{where}, {run.machine['threads']} threads" if device == "cpu" else where
+            pictures = [
+                ("peers", bars(single, where), "Speed against torchvision. Bars: the median of paired runs."),
+                ("roofline", roofline(single, limits, where), ROOFLINE_CAPTION),
+                ("sweep", sweep(sweeps, where), "Time against size; dotted: the floor."),
+            ]
+            for name, figure, caption in pictures:
+                if figure is not None:
+                    made.append((f"{name}-{device}", caption))
+                    _save(figure, folder / f"{name}-{device}")
+    return made
+
+
+ROOFLINE_CAPTION = (
+    "Compulsory operations a second over compulsory operations a byte, under what this machine copies and multiplies. "
+    "Filled: structops; hollow: torchvision on the same workload. The percentage is the share of the floor."
+)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.savefig(path.with_suffix(".png"), dpi=160, bbox_inches="tight", facecolor="white")
+    figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", facecolor="white", metadata={"Date": None})
+    plt.close(figure)
+
+
+def _label(row: Row, rows: Sequence[Row]) -> str:
+    several = len({r.backend for r in rows}) > 1
+    return f"{row.op}  {row.title}" + (f" ({row.backend})" if several else "")
+
+
+def bars(rows: Sequence[Row], where: str) -> Figure | None:
+    """How many times as fast as the peer, a bar a workload, with both times beside it."""
+    rows = [row for row in rows if row.ratio]
+    if not rows:
+        return None
+    figure, axes = plt.subplots(figsize=(9, 0.34 * len(rows) + 1.3))
+    places = range(len(rows), 0, -1)
+    # From 1, since a log scale has no zero to start at: what is slower than the peer goes to the left.
+    ratios, colours = [row.ratio for row in rows], [COLOURS[row.backend] for row in rows]
+    axes.barh(places, [ratio - 1 for ratio in ratios], left=1, height=0.66, color=colours)
+    axes.set_yticks(places, [_label(row, rows) for row in rows])
+    axes.set_xscale("log")
+    axes.set_xlim(min(0.9, min(ratios) * 0.8), max(*ratios, 1) * 1.6)
+    axes.set_ylim(0.3, len(rows) + 0.7)
+    axes.axvline(1, color=COLOURS["peer"], linewidth=2)
+    axes.text(1, len(rows) + 0.75, "torchvision", color="#9a6a00", ha="center", va="bottom", fontsize=9)
+    for place, row in zip(places, rows, strict=True):
+        note = "" if row.peer == "torchvision" else f" ({row.peer.split(', ')[1]})"
+        times = f"{duration(row.peer_median)}{note} \N{RIGHTWARDS ARROW} {duration(row.median)}"
+        axes.annotate(f"{row.ratio:.1f}\N{MULTIPLICATION SIGN}", (max(row.ratio, 1), place), xytext=(4, 0),
+                      textcoords="offset points", va="center", fontsize=9, fontweight="bold")  # fmt: skip
+        axes.annotate(times, (1, place), xycoords=("axes fraction", "data"), xytext=(14, 0),
+                      textcoords="offset points", va="center", fontsize=9, color="#444444")  # fmt: skip
+    axes.set_xlabel("times as fast as torchvision (log scale)")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}\N{MULTIPLICATION SIGN}")
+    axes.xaxis.set_minor_formatter(lambda value, _: "")
+    axes.grid(axis="x")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.set_title(f"structops against torchvision \N{EN DASH} {where}", pad=22)
+    return figure
+
+
+def spread(wanted: Sequence[float], gap: float) -> list[float]:
+    """Places for labels near the wanted ones (rising), at least ``gap`` apart: neighbours too close share the shift."""
+    groups: list[list[float]] = []  # of wanted places; each group is laid out around its mean
+    for place in wanted:
+        groups.append([place])
+        while len(groups) > 1 and _bottom(groups[-1], gap) < _bottom(groups[-2], gap) + gap * len(groups[-2]):
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_bottom(group, gap) + gap * i for group in groups for i in range(len(group))]
+
+
+def _bottom(group: Sequence[float], gap: float) -> float:
+    return sum(group) / len(group) - gap * (len(group) - 1) / 2
+
+
+def roofline(rows: Sequence[Row], limits: dict[str, float], where: str) -> Figure | None:
+    """Operations a second against operations a byte, under the machine's copy bandwidth and matrix rate."""
+    if not rows:
+        return None
+    figure, axes = plt.subplots(figsize=(9.5, max(5.5, 0.27 * len(rows) + 1)))
+    intensity = [row.flops / row.bytes for row in rows]
+    rates = {name: rate for name, rate in limits.items() if name != "bytes"}
+    ridge = max(rates.values()) / limits["bytes"]
+    low, high = min(intensity) / 2, max(*intensity, ridge) * 4
+    for name, rate in rates.items():
+        axes.plot([rate / limits["bytes"], high], [rate, rate], color=COLOURS["floor"], linewidth=1.4)
+        axes.annotate(f"matrix product, {name}: {rate / 1e9:,.0f} Gflop/s", (high, rate), xytext=(-2, 4),
+                      textcoords="offset points", ha="right", fontsize=9, color=COLOURS["floor"])  # fmt: skip
+    axes.plot([low, ridge], [low * limits["bytes"], max(rates.values())], color=COLOURS["floor"], linewidth=1.4)
+    axes.set(xscale="log", yscale="log", xlim=(low, high))
+    rate = lambda row, time: row.flops / time  # noqa: E731
+    slowest = min(rate(row, max(row.median, row.peer_median or 0)) for row in rows)
+    bottom, top = slowest / 2, max(rates.values()) * 3
+    axes.set_ylim(bottom, top)
+    for row, x in zip(rows, intensity, strict=True):
+        y, marker, colour = rate(row, row.median), MARKERS.get(row.op, "^"), COLOURS[row.backend]
+        if row.peer_median:
+            theirs = rate(row, row.peer_median)
+            axes.plot([x, x], [theirs, y], color="#bbbbbb", linewidth=1, zorder=2)
+            axes.plot(x, theirs, marker, markerfacecolor="white", markeredgecolor=COLOURS["peer"], zorder=3)
+        axes.plot(x, y, marker, color=colour, markersize=7, zorder=4)
+    # Labels in a column at the right, in the order of their points.
+    by_height = sorted(zip(rows, intensity, strict=True), key=lambda pair: rate(pair[0], pair[0].median))
+    fraction = lambda y: math.log(y / bottom) / math.log(top / bottom)  # noqa: E731
+    heights = [fraction(rate(row, row.median)) for row, _ in by_height]
+    for (row, x), place in zip(by_height, spread(heights, 0.27 / (figure.get_figheight() * 0.77)), strict=True):
+        axes.annotate(
+            f"{percent(row.share)}  {_label(row, rows)}",
+            (x, rate(row, row.median)),
+            xytext=(1.03, place),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8.5,
+            arrowprops={"arrowstyle": "-", "color": "#cccccc", "linewidth": 0.6, "shrinkB": 4, "relpos": (0, 0.5)},
+        )
+    middle = math.sqrt(low * ridge)
+    axes.annotate(f"copy: {limits['bytes'] / 1e9:,.1f} GB/s", (middle, middle * limits["bytes"]), xytext=(-6, 6),
+                  textcoords="offset points", ha="right", fontsize=9, color=COLOURS["floor"])  # fmt: skip
+    axes.set_xlabel("compulsory operations a byte")
+    axes.set_ylabel("compulsory operations a second")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g} G" if value >= 1e9 else f"{value / 1e6:g} M")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.grid()
+    axes.set_title(f"Roofline \N{EN DASH} {where}", pad=12)
+    kinds = {
+        f"structops, {b}" if b != "native" else "structops": COLOURS[b] for b in dict.fromkeys(r.backend for r in rows)
+    }
+    handles = [Line2D([], [], marker="o", linestyle="", color=colour, label=label) for label, colour in kinds.items()]
+    if any(row.peer_median for row in rows):
+        handles.append(
+            Line2D([], [], marker="o", linestyle="", color=COLOURS["peer"], fillstyle="none", label="torchvision")
+        )
+    axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.01, 1.0), ncols=len(handles), handletextpad=0.2)
+    return figure
+
+
+def sweep(rows: Sequence[Row], where: str) -> Figure | None:
+    """Time against size, a panel for each series, with the peer and the floor."""
+    series = list(dict.fromkeys((row.op, row.series) for row in rows))
+    if not series:
+        return None
+    figure, panels = plt.subplots(1, len(series), figsize=(5.2 * len(series), 4.2), squeeze=False)
+    for axes, (op, name) in zip(panels[0], series, strict=True):
+        here = [row for row in rows if (row.op, row.series) == (op, name)]
+        for backend in dict.fromkeys(row.backend for row in here):
+            mine = sorted((row for row in here if row.backend == backend), key=lambda row: row.size)
+            label = "structops" if backend == "native" else f"structops, {backend}"
+            _line(axes, [(row.size, row.median) for row in mine], label, COLOURS[backend], marker="o")
+        peers = sorted({(row.size, row.peer_median) for row in mine if row.peer_median})
+        _line(axes, peers, "torchvision", COLOURS["peer"], marker="s")
+        floors = [(row.size, row.floor) for row in mine]
+        _line(axes, floors, "floor", COLOURS["floor"], linestyle=":")
+        axes.set(xscale="log", yscale="log", xlabel=name, title=op)
+        left, right = axes.get_xlim()
+        axes.set_xlim(left, right * (right / left) ** 0.3)  # room for the names of the lines
+        axes.yaxis.set_major_formatter(lambda value, _: _decade(value))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        axes.grid()
+    panels[0][0].set_ylabel("time a call")
+    figure.suptitle(f"Cost against size \N{EN DASH} {where}", x=0.02, ha="left", fontsize=11, fontweight="bold")
+    figure.tight_layout()
+    return figure
+
+
+def _decade(seconds: float) -> str:
+    unit, size = next((u, s) for u, s in (("s", 1), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)) if seconds >= 0.99 * s)
+    return f"{seconds / size:g} {unit}"
+
+
+def _line(axes, points: Sequence[tuple[float, float]], label: str, colour: str, **style) -> None:
+    """A curve with its name at its right end."""
+    if points:
+        axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.8, markersize=5, **style)
+        axes.annotate(
+            label, points[-1], xytext=(7, 0), textcoords="offset points", va="center", fontsize=9, color=colour
+        )

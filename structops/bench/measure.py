@@ -76,7 +76,7 @@ def measure(benchmark, workload: Workload, setting: Setting, budget: Budget, lim
         in_turns = trial.peer is not None and peer_once * budget.rounds <= 6 * budget.seconds
 
         def before() -> None:
-            if in_turns:
+            if in_turns and trial.peer is not None:
                 caches.prepare()
                 peer_times.append(machine.seconds(trial.peer, device.type)[1])
             caches.prepare()
@@ -87,7 +87,7 @@ def measure(benchmark, workload: Workload, setting: Setting, budget: Budget, lim
         return
     times = list(benchmark.stats.stats.data)
     floor, bound = machine.floor(cost, workload.dtype, limits)
-    info = {
+    info: dict[str, object] = {
         "op": workload.op,
         "name": workload.name,
         "title": workload.title,
@@ -105,11 +105,11 @@ def measure(benchmark, workload: Workload, setting: Setting, budget: Budget, lim
     if trial.peer is not None:
         pairs = list(zip(peer_times, times, strict=True)) if in_turns else [(peer_once, statistics.median(times))]
         peer_times = peer_times or [peer_once]
-        info |= {
-            "peer": trial.peer_name,
-            "peer_rounds": len(peer_times),
-            "peer_median": statistics.median(peer_times),
-            "peer_min": min(peer_times),
+        info["peer"] = {
+            "name": trial.peer_name,
+            "median": statistics.median(peer_times),
+            "minimum": min(peer_times),
+            "rounds": len(peer_times),
             "ratio": statistics.median(theirs / ours for theirs, ours in pairs),
         }
     benchmark.extra_info.update(info)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -12,13 +13,14 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import NullLocator
 
 from structops.bench.results import Row, Run, duration, percent
 
 # Okabe and Ito's palette: told apart with any colour vision, and by lightness in print.
 COLOURS = {"native": "#0072B2", "triton": "#009E73", "reference": "#CC79A7", "peer": "#E69F00", "floor": "#555555"}
 MARKERS = {"roi_align": "o", "nms": "s", "batched_nms": "D"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -50,8 +52,8 @@ def draw(run: Run, folder: Path) -> list[tuple[str, str]]:
             # A GPU's rows are shown with cold caches, where the floor holds.
             rows = [row for row in run.rows if row.device == device and row.cache != "hot"]
             single, sweeps = [r for r in rows if r.kind != "sweep"], [r for r in rows if r.kind == "sweep"]
-            where = run.machine.get("gpu") if device == "cuda" else run.machine["processor"]
-            where = f"{where}, {run.machine['threads']} threads" if device == "cpu" else where
+            processor = f"{run.machine['processor']}, {run.machine['threads']} threads"
+            where = processor if device == "cpu" else str(run.machine["gpu"])
             pictures = [
                 ("peers", bars(single, where), "Speed against torchvision. Bars: the median of paired runs."),
                 ("roofline", roofline(single, limits, where), ROOFLINE_CAPTION),
@@ -83,30 +85,32 @@ def _label(row: Row, rows: Sequence[Row]) -> str:
 
 def bars(rows: Sequence[Row], where: str) -> Figure | None:
     """How many times as fast as the peer, a bar a workload, with both times beside it."""
-    rows = [row for row in rows if row.ratio]
-    if not rows:
+    pairs = [(row, row.peer) for row in rows if row.peer]
+    if not pairs:
         return None
-    figure, axes = plt.subplots(figsize=(9, 0.34 * len(rows) + 1.3))
-    places = range(len(rows), 0, -1)
+    figure, axes = plt.subplots(figsize=(9, 0.34 * len(pairs) + 1.3))
+    places = range(len(pairs), 0, -1)
     # From 1, since a log scale has no zero to start at: what is slower than the peer goes to the left.
-    ratios, colours = [row.ratio for row in rows], [COLOURS[row.backend] for row in rows]
+    ratios, colours = [peer.ratio for _, peer in pairs], [COLOURS[row.backend] for row, _ in pairs]
     axes.barh(places, [ratio - 1 for ratio in ratios], left=1, height=0.66, color=colours)
-    axes.set_yticks(places, [_label(row, rows) for row in rows])
+    axes.set_yticks(places, [_label(row, rows) for row, _ in pairs])
     axes.set_xscale("log")
     axes.set_xlim(min(0.9, min(ratios) * 0.8), max(*ratios, 1) * 1.6)
-    axes.set_ylim(0.3, len(rows) + 0.7)
+    axes.set_ylim(0.3, len(pairs) + 0.7)
     axes.axvline(1, color=COLOURS["peer"], linewidth=2)
-    axes.text(1, len(rows) + 0.75, "torchvision", color="#9a6a00", ha="center", va="bottom", fontsize=9)
-    for place, row in zip(places, rows, strict=True):
-        note = "" if row.peer == "torchvision" else f" ({row.peer.split(', ')[1]})"
-        times = f"{duration(row.peer_median)}{note} \N{RIGHTWARDS ARROW} {duration(row.median)}"
-        axes.annotate(f"{row.ratio:.1f}\N{MULTIPLICATION SIGN}", (max(row.ratio, 1), place), xytext=(4, 0),
+    axes.text(1, len(pairs) + 0.75, "torchvision", color="#9a6a00", ha="center", va="bottom", fontsize=9)
+    for place, (row, peer) in zip(places, pairs, strict=True):
+        times = f"{duration(peer.median)}{peer.note} \N{RIGHTWARDS ARROW} {duration(row.median)}"
+        axes.annotate(f"{peer.ratio:.1f}\N{MULTIPLICATION SIGN}", (max(peer.ratio, 1), place), xytext=(4, 0),
                       textcoords="offset points", va="center", fontsize=9, fontweight="bold")  # fmt: skip
         axes.annotate(times, (1, place), xycoords=("axes fraction", "data"), xytext=(14, 0),
                       textcoords="offset points", va="center", fontsize=9, color="#444444")  # fmt: skip
     axes.set_xlabel("times as fast as torchvision (log scale)")
+    left, right = axes.get_xlim()
+    ticks = [step * 10.0**decade for decade in range(-3, 4) for step in (1, 2, 5)]
+    axes.set_xticks([tick for tick in ticks if left <= tick <= right])
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}\N{MULTIPLICATION SIGN}")
-    axes.xaxis.set_minor_formatter(lambda value, _: "")
+    axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
@@ -137,20 +141,20 @@ def roofline(rows: Sequence[Row], limits: dict[str, float], where: str) -> Figur
     rates = {name: rate for name, rate in limits.items() if name != "bytes"}
     ridge = max(rates.values()) / limits["bytes"]
     low, high = min(intensity) / 2, max(*intensity, ridge) * 4
-    for name, rate in rates.items():
-        axes.plot([rate / limits["bytes"], high], [rate, rate], color=COLOURS["floor"], linewidth=1.4)
-        axes.annotate(f"matrix product, {name}: {rate / 1e9:,.0f} Gflop/s", (high, rate), xytext=(-2, 4),
+    for name, peak in rates.items():
+        axes.plot([peak / limits["bytes"], high], [peak, peak], color=COLOURS["floor"], linewidth=1.4)
+        axes.annotate(f"matrix product, {name}: {peak / 1e9:,.0f} Gflop/s", (high, peak), xytext=(-2, 4),
                       textcoords="offset points", ha="right", fontsize=9, color=COLOURS["floor"])  # fmt: skip
     axes.plot([low, ridge], [low * limits["bytes"], max(rates.values())], color=COLOURS["floor"], linewidth=1.4)
     axes.set(xscale="log", yscale="log", xlim=(low, high))
     rate = lambda row, time: row.flops / time  # noqa: E731
-    slowest = min(rate(row, max(row.median, row.peer_median or 0)) for row in rows)
+    slowest = min(rate(row, max(row.median, row.peer.median if row.peer else 0)) for row in rows)
     bottom, top = slowest / 2, max(rates.values()) * 3
     axes.set_ylim(bottom, top)
     for row, x in zip(rows, intensity, strict=True):
         y, marker, colour = rate(row, row.median), MARKERS.get(row.op, "^"), COLOURS[row.backend]
-        if row.peer_median:
-            theirs = rate(row, row.peer_median)
+        if row.peer:
+            theirs = rate(row, row.peer.median)
             axes.plot([x, x], [theirs, y], color="#bbbbbb", linewidth=1, zorder=2)
             axes.plot(x, theirs, marker, markerfacecolor="white", markeredgecolor=COLOURS["peer"], zorder=3)
         axes.plot(x, y, marker, color=colour, markersize=7, zorder=4)
@@ -181,7 +185,7 @@ def roofline(rows: Sequence[Row], limits: dict[str, float], where: str) -> Figur
         f"structops, {b}" if b != "native" else "structops": COLOURS[b] for b in dict.fromkeys(r.backend for r in rows)
     }
     handles = [Line2D([], [], marker="o", linestyle="", color=colour, label=label) for label, colour in kinds.items()]
-    if any(row.peer_median for row in rows):
+    if any(row.peer for row in rows):
         handles.append(
             Line2D([], [], marker="o", linestyle="", color=COLOURS["peer"], fillstyle="none", label="torchvision")
         )
@@ -201,7 +205,7 @@ def sweep(rows: Sequence[Row], where: str) -> Figure | None:
             mine = sorted((row for row in here if row.backend == backend), key=lambda row: row.size)
             label = "structops" if backend == "native" else f"structops, {backend}"
             _line(axes, [(row.size, row.median) for row in mine], label, COLOURS[backend], marker="o")
-        peers = sorted({(row.size, row.peer_median) for row in mine if row.peer_median})
+        peers = sorted({(row.size, row.peer.median) for row in mine if row.peer})
         _line(axes, peers, "torchvision", COLOURS["peer"], marker="s")
         floors = [(row.size, row.floor) for row in mine]
         _line(axes, floors, "floor", COLOURS["floor"], linestyle=":")

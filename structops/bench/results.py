@@ -13,8 +13,26 @@ REGRESSION = 1.3  # slower by more than this counts; shared machines vary by 10-
 
 
 @dataclass(frozen=True)
+class Peer:
+    """The same workload by another library. ``ratio``: how many times as fast structops is; ``rounds``: 1 where one
+    call took too long to repeat."""
+
+    name: str
+    median: float
+    minimum: float
+    rounds: int
+    ratio: float
+
+    @property
+    def note(self) -> str:
+        """In which way it is not the same: ``" (fp32)"``, mostly empty."""
+        _, _, difference = self.name.partition(", ")
+        return f" ({difference})" if difference else ""
+
+
+@dataclass(frozen=True)
 class Row:
-    """One workload in one setting. Times in seconds; ``ratio``: how many times as fast as the peer."""
+    """One workload in one setting. Times in seconds."""
 
     op: str
     name: str
@@ -30,13 +48,9 @@ class Row:
     flops: int
     floor: float
     bound: str
-    series: str | None = None
-    size: int | None = None
-    peer: str | None = None
-    peer_rounds: int = 0
-    peer_median: float | None = None
-    peer_min: float | None = None
-    ratio: float | None = None
+    series: str = ""
+    size: int = 0
+    peer: Peer | None = None
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -82,7 +96,9 @@ def from_json(document: dict[str, Any]) -> Run:
     for entry in document["benchmarks"]:
         stats = entry["stats"]
         times = {"median": stats["median"], "minimum": stats["min"], "rounds": stats["rounds"]}
-        rows.append(Row(**entry["extra_info"], **times))
+        info = dict(entry["extra_info"])
+        peer = info.pop("peer", None)
+        rows.append(Row(**info, **times, peer=Peer(**peer) if peer else None))
     return Run(about["machine"], about["limits"], tuple(rows))
 
 
@@ -108,15 +124,16 @@ def compare(now: Run, then: Run) -> dict[tuple[str, ...], Change]:
     for row in now.rows:
         old = earlier.get(row.key)
         if old is not None:
-            against_peer = old.ratio / row.ratio if old.ratio and row.ratio and old.peer == row.peer else None
+            before, after = old.peer, row.peer
+            against_peer = None
+            if before and after and before.name == after.name:
+                against_peer = before.ratio / after.ratio
             changes[row.key] = Change(row.minimum / old.minimum if same_machine else None, against_peer)
     return changes
 
 
-def duration(seconds: float | None) -> str:
+def duration(seconds: float) -> str:
     """Three digits and a unit."""
-    if seconds is None:
-        return "-"
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
         if seconds >= size or unit == "us":
             value = seconds / size
@@ -131,17 +148,15 @@ def percent(share: float) -> str:
 
 def cells(row: Row) -> list[str]:
     """A row of the table, as text."""
-    peer = "-"
-    if row.peer is not None:
-        peer = duration(row.peer_median) + ("" if row.peer == "torchvision" else f" ({row.peer.split(', ')[1]})")
-        peer += "" if row.peer_rounds > 1 else " (once)"
+    peer = row.peer
+    once = " (once)" if peer and peer.rounds == 1 else ""
     return [
         row.op,
         row.title,
         row.setting,
         f"{duration(row.median)} / {duration(row.minimum)}",
-        peer,
-        "-" if row.ratio is None else f"{row.ratio:.1f}x",
+        f"{duration(peer.median)}{peer.note}{once}" if peer else "-",
+        f"{peer.ratio:.1f}x" if peer else "-",
         percent(row.share),
     ]
 

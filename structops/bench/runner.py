@@ -83,7 +83,7 @@ def run(
     place = folder()
     # Nothing of the directory that the user happens to stand in: neither its pytest.ini nor its cache.
     options = ["-c", os.devnull, f"--rootdir={place}", "-p", "no:cacheprovider", "--import-mode=importlib", "-q"]
-    options += [f"--benchmark-json={json}", "--benchmark-disable-gc", *(f"--bench-op={op}" for op in ops)]
+    options += [f"--benchmark-json={json}", *(f"--bench-op={op}" for op in ops)]
     options += ["--bench-quick"] * quick
     options += [f"--bench-device={device}"] if device else []
     options += [f"--bench-backend={backend}"] if backend else []

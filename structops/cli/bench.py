@@ -142,8 +142,8 @@ def _print(run: results.Run, changes: dict[tuple[str, ...], results.Change] | No
     for heading in headings:
         text = heading in results.TEXT_COLUMNS
         table.add_column(heading, justify="left" if text else "right", no_wrap=heading != "workload")
-    for line in lines:
-        table.add_row(*line)
+    for cells in lines:
+        table.add_row(*cells)
     console.print(table)
     console.print()
     for line in results.notes(run):

@@ -66,8 +66,8 @@ class Workload:
     make: Callable[[torch.device], Trial]
     quick: bool = False
     devices: tuple[str, ...] = ("cpu", "cuda")
-    series: str | None = None
-    size: int | None = None
+    series: str = ""
+    size: int = 0
 
 
 def generator(name: str) -> torch.Generator:

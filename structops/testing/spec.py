@@ -15,7 +15,7 @@ Arguments = dict[str, Any]
 TAGS = frozenset({"quick", "gradient", "empty", "hostile", "large"})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity
 class Case:
     """One input of an op.
 
@@ -60,7 +60,7 @@ class ErrorCase:
     op: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared and hashed by identity
 class OpSpec:
     """One public op.
 

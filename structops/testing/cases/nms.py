@@ -60,7 +60,7 @@ for _threshold in (0.0, 0.3, 0.5, 0.7, 1.0, 1.5):
 for _n in (1, 2, 31, 32, 33, 63, 64, 65, 127, 129, 255, 257):  # the block edges of every backend
     add(f"boxes={_n}", "quick" if _n in (1, 65) else "")(_crowd(_n, 0.5))
 add("boxes=1000")(_crowd(1000, 0.5))
-add("boxes=1000-distinct-scores")(lambda g: (crowded(g, 1000), torch.randperm(1000, generator=g) / 1024.0, 0.6))
+add("boxes=1000-distinct-scores")(lambda g: (crowded(g, 1000), torch.randperm(1000, generator=g).double() / 1024, 0.6))
 add("sparse")(lambda g: (boxes(g, 300, 20000, 20000, largest=100), scores(g, 300), 0.5))
 add("boxes=5000", "large")(_crowd(5000, 0.5, 1000))
 add("boxes=2000-sparse", "large")(lambda g: (boxes(g, 2000, 3000, 2000, largest=90), scores(g, 2000, 4096), 0.4))
@@ -273,7 +273,8 @@ def _errors(batched: bool) -> tuple[ErrorCase, ...]:
 def _torchvision_nms(boxes, scores, iou_threshold):
     import torchvision
 
-    return torchvision.ops.nms(boxes, scores, iou_threshold)
+    common = torch.promote_types(boxes.dtype, scores.dtype)  # it takes no mixture
+    return torchvision.ops.nms(boxes.to(common), scores.to(common), iou_threshold)
 
 
 def _torchvision_per_class(boxes, scores, idxs, iou_threshold):

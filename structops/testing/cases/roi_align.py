@@ -49,13 +49,13 @@ def _(g):
 
 @CASES.add("many-small-boxes")
 def _(g):
-    boxes = rois(g, 300, 3, 31, 17, smallest=0.1, largest=6)
+    boxes = rois(g, 120, 3, 31, 17, smallest=0.1, largest=6)
     return arguments(features(g, 3, 8, 17, 31), boxes, (2, 2), sampling_ratio=2, aligned=True)
 
 
 @CASES.add("overlapping-boxes")  # each pixel's gradient is a sum over all of them
 def _(g):
-    boxes = tensor(0, 4, 3, 20, 14).repeat(64, 1) + uniform(g, -0.5, 0.5, 64, 5) * tensor(0, 1, 1, 1, 1)
+    boxes = tensor(0, 4, 3, 20, 14).repeat(40, 1) + uniform(g, -0.5, 0.5, 40, 5) * tensor(0, 1, 1, 1, 1)
     return arguments(features(g, 1, 5, 18, 25), boxes, (7, 7), sampling_ratio=2)
 
 
@@ -266,20 +266,20 @@ def _(g):
 
 @CASES.add("large-map", "large")
 def _(g):
-    boxes = rois(g, 64, 1, 4 * 304, 4 * 200, smallest=16, largest=448)
-    return arguments(features(g, 1, 32, 200, 304), boxes, (7, 7), spatial_scale=0.25, sampling_ratio=2)
+    boxes = rois(g, 48, 1, 4 * 304, 4 * 200, smallest=16, largest=448)
+    return arguments(features(g, 1, 16, 200, 304), boxes, (7, 7), spatial_scale=0.25, sampling_ratio=2)
 
 
 @CASES.add("large-map-adaptive", "large")
 def _(g):
-    boxes = rois(g, 32, 1, 8 * 304, 8 * 200, smallest=16, largest=1200)
-    return arguments(features(g, 1, 24, 200, 304), boxes, (14, 14), spatial_scale=0.125, aligned=True)
+    boxes = rois(g, 24, 1, 8 * 304, 8 * 200, smallest=16, largest=1200)
+    return arguments(features(g, 1, 12, 200, 304), boxes, (14, 14), spatial_scale=0.125, aligned=True)
 
 
 @CASES.add("large-channels", "large")
 def _(g):
     boxes = rois(g, 24, 2, 16 * 50, 16 * 38, smallest=32, largest=400)
-    return arguments(features(g, 2, 512, 38, 50), boxes, (7, 7), spatial_scale=1 / 16, sampling_ratio=2)
+    return arguments(features(g, 2, 256, 38, 50), boxes, (7, 7), spatial_scale=1 / 16, sampling_ratio=2)
 
 
 # Arguments that must be refused.

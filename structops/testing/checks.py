@@ -1,0 +1,302 @@
+"""What every op promises about its values, one check each. Each takes ``(spec, case, target)`` and returns a Result."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from structops._layout import memory_format
+from structops.testing.run import (
+    CheckFailure,
+    NotApplicable,
+    OutOfTolerance,
+    Target,
+    arguments_for,
+    check,
+    expected,
+    gradients,
+    incoming_gradient,
+    require,
+    tensors_of,
+)
+from structops.testing.spec import Arguments, Case, OpSpec
+from structops.testing.tolerances import (
+    PEER_LARGEST_MAP,
+    PEER_RELATIVE,
+    TOLERANCES,
+    Error,
+    Tolerance,
+    distance,
+)
+
+
+@check
+def check_values(spec: OpSpec, case: Case, target: Target) -> Error:
+    """Shape, dtype, device and values are the definition's."""
+    output = target.call(spec, arguments_for(spec, case, target))
+    wanted = expected(spec, case, target.dtype)
+    require(isinstance(output, torch.Tensor), f"the result must be a tensor, got {type(output).__name__}")
+    require(output.device.type == target.device, f"the result is on {output.device}, the arguments on {target.device}")
+    if spec.compare == "exact":
+        _require_equal(output, wanted.output)
+        return Error()
+    require(output.dtype == target.dtype, f"the result is {output.dtype}, the input {target.dtype}")
+    return _require_close("", output, wanted.output, wanted.scale, target.dtype)
+
+
+@check
+def check_gradients(spec: OpSpec, case: Case, target: Target) -> Error:
+    """Gradients are the definition's; none flows where the op has none."""
+    arguments = arguments_for(spec, case, target)
+    output = target.call(spec, arguments)
+    if not spec.differentiable:
+        for name in spec.data:
+            arguments[name].requires_grad_()
+        output = target.call(spec, arguments)
+        require(not output.requires_grad, "the op is not differentiable, but its result requires a gradient")
+        return Error()
+    if target.function is not None and not output.requires_grad:
+        raise NotApplicable("the result carries no gradient")
+    require(output.requires_grad, "the result carries no gradient")
+    grad = incoming_gradient(output.detach(), target.layout)
+    wanted, worst = expected(spec, case, target.dtype), Error()
+    names = spec.differentiable
+    found = gradients(spec, arguments, output, grad)
+    for name, got, want, scale in zip(names, found, wanted.gradients, wanted.gradient_scales, strict=True):
+        require(got.dtype == arguments[name].dtype, f"the gradient of {name} is {got.dtype}")
+        worst = worst.worst(_require_close(f"gradient of {name}: ", got, want, scale, target.dtype))
+    return worst
+
+
+@check
+def check_layout(spec: OpSpec, case: Case, target: Target) -> None:
+    """The output follows the input's memory format, and a gradient of any strides gives the same result."""
+    if not spec.layouts:
+        raise NotApplicable("no argument has a memory format")
+    arguments = arguments_for(spec, case, target)
+    output = target.call(spec, arguments)
+    wanted = memory_format(arguments[spec.layouts[0]])
+    require(
+        output.is_contiguous(memory_format=wanted),
+        f"the output must be {wanted} as the input, got shape {list(output.shape)} with strides {output.stride()}",
+    )
+    if not output.requires_grad:
+        return
+    one = torch.ones((), dtype=output.dtype, device=output.device)
+    expanded = gradients(spec, arguments, output, one.expand(output.shape), retain_graph=True)
+    for layout in ("contiguous", "channels_last"):
+        dense = torch.ones_like(output, memory_format=getattr(torch, f"{layout}_format", torch.channels_last))
+        for name, a, b in zip(
+            spec.differentiable, expanded, gradients(spec, arguments, output, dense, retain_graph=True), strict=True
+        ):
+            _require_close(
+                f"gradient of {name}, expanded against {layout}: ", a, b.double(), float(output.shape[0]), target.dtype
+            )
+
+
+@check
+def check_determinism(spec: OpSpec, case: Case, target: Target) -> None:
+    """Forward and backward are bitwise the same from run to run, and for one thread and two."""
+    before = torch.get_num_threads()
+    first = _forward_backward(spec, case, target)
+    try:
+        for threads in (1, 2, before):
+            if target.device == "cpu":
+                torch.set_num_threads(threads)
+            for name, a, b in zip(_parts(spec), first, _forward_backward(spec, case, target), strict=True):
+                at = f" ({threads} threads after {before})" if target.device == "cpu" else ""
+                require(identical(a, b), f"{name} differs from run to run{at}: {_difference(a, b)}")
+    finally:
+        torch.set_num_threads(before)
+
+
+@check
+def check_aliasing(spec: OpSpec, case: Case, target: Target) -> None:
+    """Arguments are left as they were, and the output is memory of its own; a graph can be used twice."""
+    arguments = arguments_for(spec, case, target)
+    before = [(t, t.detach().clone(), t._version) for t in tensors_of(arguments)]
+    output = target.call(spec, arguments)
+    results = [output.detach()]
+    if output.requires_grad:
+        grad = incoming_gradient(output.detach())
+        first = gradients(spec, arguments, output, grad, retain_graph=True)
+        second = gradients(spec, arguments, output, grad)
+        require(all(map(identical, first, second)), "the second backward through one graph differs from the first")
+        results += first
+        require(identical(grad, incoming_gradient(output.detach())), "the incoming gradient was written to")
+    for tensor, copy, version in before:
+        require(tensor._version == version and identical(tensor, copy), "an argument was written to")
+        for result in results:
+            if result.numel() and tensor.numel():
+                shared = result.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+                require(not shared, "a result shares memory with an argument")
+
+
+@check
+def check_poison(spec: OpSpec, case: Case, target: Target) -> None:
+    """Every element of the results is written: with fresh memory full of NaN they are the same."""
+    plain = _forward_backward(spec, case, target)
+    with poisoned_memory():
+        # Also memory that torch did not hand out as empty: blocks of these sizes, filled and freed.
+        blocks = [torch.full_like(t, _poison(t.dtype)) for t in plain for _ in range(4)]
+        del blocks
+        poisoned = _forward_backward(spec, case, target)
+    for name, a, b in zip(_parts(spec), plain, poisoned, strict=True):
+        require(identical(a, b), f"{name} depends on what its memory held before: {_difference(a, b)}")
+
+
+@check
+def check_autocast(spec: OpSpec, case: Case, target: Target) -> None:
+    """Under autocast the op computes what it computes without: in its input's type, with its own wider maths."""
+    lower = torch.bfloat16 if target.device == "cpu" else torch.float16
+    plain = _forward_backward(spec, case, target)
+    with torch.autocast(target.device, dtype=lower):
+        cast = _forward_backward(spec, case, target)
+    for name, a, b in zip(_parts(spec), plain, cast, strict=True):
+        require(a.dtype == b.dtype, f"{name} is {a.dtype}, under autocast {b.dtype}")
+        require(identical(a, b), f"{name} differs under autocast: {_difference(a, b)}")
+
+
+@check
+def check_peers(spec: OpSpec, case: Case, target: Target) -> Error:
+    """Agrees with the same function of other libraries, as far as their own arithmetic allows.
+
+    Close results: always with the peer in float64; in float32 only on maps so small that the peer's float32
+    coordinates permit. Never called on hostile numbers, which peers do not survive.
+    """
+    if case.tags & {"hostile", "empty"}:
+        raise NotApplicable("peers make no promise for empty or hostile arguments")
+    worst, called = Error(), 0
+    for name, peer in spec.peer.items():
+        arguments = arguments_for(spec, case, target)
+        on_cpu = Target("peer", "cpu", target.dtype, "contiguous", peer)
+        try:
+            theirs = _forward_backward_widened(spec, case, on_cpu, torch.float64)
+        except ImportError:
+            continue
+        called += 1
+        output = target.call(spec, arguments)
+        if spec.compare == "exact":
+            _require_equal(output, target_call_as_is(spec, case, on_cpu), f"{name}: ")
+            continue
+        found = [output.detach(), *gradients(spec, arguments, output, incoming_gradient(output.detach()))]
+        wanted = expected(spec, case, target.dtype)
+        scales = (wanted.scale, *wanted.gradient_scales)
+        relative = TOLERANCES[torch.float64].relative if target.dtype == torch.float64 else PEER_RELATIVE
+        tolerance = Tolerance(relative, 0, relative)
+        for part, got, want, scale in zip(_parts(spec), found, theirs, scales, strict=True):
+            worst = worst.worst(_require_close(f"{part} against {name}: ", got, want, scale, target.dtype, tolerance))
+        largest = max(max(arguments[n].shape[-2:]) for n in spec.layouts)
+        if target.dtype == torch.float32 and largest <= PEER_LARGEST_MAP:
+            theirs32 = target_call_as_is(spec, case, on_cpu)
+            _require_close(f"{name} in float32: ", output, theirs32, wanted.scale, target.dtype, tolerance)
+    if not called:
+        raise NotApplicable(f"none of {', '.join(spec.peer)} is installed")
+    return worst
+
+
+def identical(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Same type, shape and bits; any NaN equals any other, a negative zero is not a positive one."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    if not a.is_floating_point():
+        return torch.equal(a, b)
+    same = (a == b) & (a.signbit() == b.signbit()) | (a.isnan() & b.isnan())
+    return bool(same.all())
+
+
+@contextlib.contextmanager
+def poisoned_memory() -> Iterator[None]:
+    """Tensors that torch allocates empty hold NaN (the largest number, where they are integers)."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    fill = torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    try:
+        yield
+    finally:
+        torch.utils.deterministic.fill_uninitialized_memory = fill
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+
+
+def target_call_as_is(spec: OpSpec, case: Case, target: Target) -> torch.Tensor:
+    """The function's output in the target's own types."""
+    return target.call(spec, arguments_for(spec, case, target)).detach()
+
+
+def _parts(spec: OpSpec) -> tuple[str, ...]:
+    return ("the output", *(f"the gradient of {name}" for name in spec.differentiable))
+
+
+def _forward_backward(spec: OpSpec, case: Case, target: Target) -> list[torch.Tensor]:
+    """The output and the gradients; the output alone when a candidate has none."""
+    return _with_gradients(spec, arguments_for(spec, case, target), target)
+
+
+def _forward_backward_widened(spec: OpSpec, case: Case, target: Target, wide: torch.dtype) -> list[torch.Tensor]:
+    """The same on the target's quantised arguments held in a wider type."""
+    arguments: Arguments = {}
+    for name, value in arguments_for(spec, case, target).items():
+        if isinstance(value, list):
+            value = [v.to(wide) for v in value]
+        elif isinstance(value, torch.Tensor) and value.is_floating_point():
+            value = value.detach().to(wide).requires_grad_(name in spec.differentiable)
+        arguments[name] = value
+    return _with_gradients(spec, arguments, target)
+
+
+def _with_gradients(spec: OpSpec, arguments: Arguments, target: Target) -> list[torch.Tensor]:
+    output = target.call(spec, arguments)
+    results = [output.detach()]
+    if spec.differentiable and output.requires_grad:
+        grad = incoming_gradient(output.detach().to(target.dtype)).to(output.dtype)
+        results += gradients(spec, arguments, output, grad)
+    elif spec.differentiable:
+        results += [torch.zeros(0) for _ in spec.differentiable]
+    return results
+
+
+def _require_equal(got: torch.Tensor, want: torch.Tensor, where: str = "") -> None:
+    got, want = got.detach().cpu(), want.detach().cpu()
+    require(got.dtype == want.dtype, f"{where}the result is {got.dtype}, expected {want.dtype}")
+    if torch.equal(got, want):
+        return
+    n = min(len(got), len(want))
+    differ = (got[:n] != want[:n]).nonzero()
+    at = int(differ[0]) if len(differ) else n
+    raise CheckFailure(
+        f"{where}{len(got)} indices, expected {len(want)}; they part at position {at}: "
+        f"got {got[at : at + 4].tolist()}, expected {want[at : at + 4].tolist()}"
+    )
+
+
+def _require_close(
+    where: str,
+    got: torch.Tensor,
+    want: torch.Tensor,
+    scale: float,
+    dtype: torch.dtype,
+    tolerance: Tolerance | None = None,
+) -> Error:
+    require(got.shape == want.shape, f"{where}shape {list(got.shape)}, expected {list(want.shape)}")
+    error, problem = distance(got, want, scale, dtype, tolerance)
+    if problem:
+        raise OutOfTolerance(where + problem, error)
+    return error
+
+
+def _difference(a: torch.Tensor, b: torch.Tensor) -> str:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return f"{a.dtype} {list(a.shape)} and {b.dtype} {list(b.shape)}"
+    differ = ~((a == b) | (a.isnan() & b.isnan()))
+    if not differ.any():
+        return "in the sign of a zero"
+    at = differ.nonzero()[0].tolist()
+    return f"{int(differ.sum())} of {a.numel()} elements, the first at {at}: {a[tuple(at)]} and {b[tuple(at)]}"
+
+
+def _poison(dtype: torch.dtype) -> float | int:
+    return float("nan") if dtype.is_floating_point else torch.iinfo(dtype).max

@@ -1,0 +1,178 @@
+"""What every op promises to the systems around it: autograd, the dispatcher, torch.compile, torch.export, errors."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from structops.testing.checks import identical
+from structops.testing.run import (
+    CheckFailure,
+    NotApplicable,
+    Target,
+    arguments_for,
+    check,
+    gradients,
+    incoming_gradient,
+    require,
+)
+from structops.testing.spec import Arguments, Case, ErrorCase, OpSpec
+
+
+def _differentiable_call(spec: OpSpec, case: Case, target: Target) -> tuple[Any, list[torch.Tensor]]:
+    if not spec.differentiable:
+        raise NotApplicable("the op is not differentiable")
+    arguments = arguments_for(spec, case, target)
+    inputs = [arguments[name] for name in spec.differentiable]
+    if target.function is not None and not target.call(spec, arguments).requires_grad:
+        raise NotApplicable("the result carries no gradient")
+
+    def function(*values: torch.Tensor) -> torch.Tensor:
+        # A box that is not finite gives NaN, whose numerical derivative is NaN; its derivative is defined as 0.
+        return target.call(spec, {**arguments, **dict(zip(spec.differentiable, values, strict=True))}).nan_to_num(0.0)
+
+    return function, inputs
+
+
+@check
+def check_gradcheck(spec: OpSpec, case: Case, target: Target) -> None:
+    """The backward is the derivative of the forward, numerically."""
+    function, inputs = _differentiable_call(spec, case, target)
+    torch.autograd.gradcheck(function, inputs)
+
+
+@check
+def check_gradgradcheck(spec: OpSpec, case: Case, target: Target) -> None:
+    """The double backward is the derivative of the backward."""
+    function, inputs = _differentiable_call(spec, case, target)
+    torch.autograd.gradgradcheck(function, inputs)
+
+
+class Recorder(TorchDispatchMode):
+    """Remembers each call of an op of this library, below autograd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[Any, tuple, dict]] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func.namespace.startswith("structops"):
+            self.calls.append((func, args, kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def dispatcher_calls(spec: OpSpec, case: Case, target: Target) -> list[tuple[Any, tuple, dict]]:
+    """What the public function and its backward ask of the dispatcher, for a case: (overload, args, kwargs)."""
+    arguments = arguments_for(spec, case, target)
+    with Recorder() as recorder:
+        output = target.call(spec, arguments)
+        if output.requires_grad:
+            gradients(spec, arguments, output, incoming_gradient(output.detach(), target.layout))
+    return recorder.calls
+
+
+@check
+def check_opcheck(spec: OpSpec, case: Case, target: Target) -> None:
+    """``torch.library.opcheck``, all utilities, of each dispatcher op with the arguments that it really gets."""
+    calls = dispatcher_calls(spec, case, target)
+    if target.function is not None and not calls:
+        raise NotApplicable("the candidate calls no structops op")
+    seen = {func._schema.name.split("::")[1] for func, _, _ in calls}
+    require(seen == set(spec.dispatcher_ops), f"called {sorted(seen)}, declared {sorted(spec.dispatcher_ops)}")
+    for func, args, kwargs in calls:
+
+        def fresh(value: Any) -> Any:
+            if not isinstance(value, torch.Tensor):
+                return value
+            copy = value.detach().clone(memory_format=torch.preserve_format)
+            return copy.requires_grad_(bool(spec.differentiable) and value is args[0])  # noqa: B023
+
+        torch.library.opcheck(func, tuple(fresh(a) for a in args), {k: fresh(v) for k, v in kwargs.items()})
+
+
+def _compiled(spec: OpSpec, case: Case, target: Target, options: Arguments) -> None:
+    torch._dynamo.reset()
+    arguments = arguments_for(spec, case, target)
+    plain = target.call(spec, arguments)
+    function = torch.compile(lambda values: spec.function(**values), fullgraph=True, **options)
+    # The size of an NMS result is known only at run time; without this torch would break the graph there.
+    with target.context(), torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        output = function(arguments)
+    require(identical(plain, output), "the compiled result differs")
+    require(plain.stride() == output.stride(), f"strides {plain.stride()}, compiled {output.stride()}")
+    if plain.requires_grad:
+        grad = incoming_gradient(plain.detach())
+        eager, compiled = (gradients(spec, arguments, o, grad) for o in (plain, output))
+        require(all(map(identical, eager, compiled)), "the compiled gradient differs")
+
+
+@check
+def check_compile(spec: OpSpec, case: Case, target: Target) -> None:
+    """``torch.compile(fullgraph=True)``, forward and backward, static and dynamic shapes, is bitwise the eager op."""
+    _compiled(spec, case, target, {})
+    _compiled(spec, case, target, {"dynamic": True, "backend": "aot_eager"})
+
+
+class _Module(torch.nn.Module):
+    """A function whose tensor arguments come by position and whose others are bound."""
+
+    def __init__(self, spec: OpSpec, names: tuple[str, ...], constants: Arguments) -> None:
+        super().__init__()
+        self.run = lambda tensors: spec.function(**constants, **dict(zip(names, tensors, strict=True)))
+
+    def forward(self, *tensors: Any) -> torch.Tensor:
+        return self.run(tensors)
+
+
+@check
+def check_export(spec: OpSpec, case: Case, target: Target) -> None:
+    """``torch.export`` of a module that uses the op, sizes dynamic where the case leaves a choice."""
+    arguments = {k: _detached(v) for k, v in arguments_for(spec, case, target).items()}
+    tensors = {k: v for k, v in arguments.items() if isinstance(v, torch.Tensor | list)}
+    module = _Module(spec, tuple(tensors), {k: v for k, v in arguments.items() if k not in tensors})
+    rows = {0: torch.export.Dim.AUTO}
+    shapes = tuple(rows if isinstance(v, torch.Tensor) else [rows] * len(v) for v in tensors.values())
+    with warnings.catch_warnings(), target.context():
+        warnings.simplefilter("ignore")
+        program = torch.export.export(module, tuple(tensors.values()), dynamic_shapes={"tensors": shapes})
+    output = program.module()(*tensors.values())
+    require(identical(target.call(spec, arguments), output), "the exported program's result differs")
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, torch.Tensor) else value
+
+
+@check
+def check_error(spec: OpSpec, case: ErrorCase, target: Target) -> None:
+    """A bad argument raises ``RuntimeError``, before any kernel, with a message that names the op and the argument."""
+    if case.device not in (None, target.device):
+        raise NotApplicable(f"refused on {case.device} only")
+    arguments = {k: _to(v, target.device) for k, v in case.make().items()}
+    try:
+        if case.op is None:
+            target.call(spec, arguments)
+        else:
+            namespace = "structops" if target.backend == "native" else f"structops_{target.backend}"
+            getattr(getattr(torch.ops, namespace), case.op)(**arguments)
+    except RuntimeError as raised:
+        text, op = str(raised), case.op or spec.name
+        require(
+            op in text and re.search(case.match, text, re.DOTALL) is not None,
+            f"the message must name {op} and match {case.match!r}, got: {text}",
+        )
+    except Exception as raised:
+        raise CheckFailure(f"raised {type(raised).__name__}, not RuntimeError: {raised}") from raised
+    else:
+        raise CheckFailure("was accepted")
+
+
+def _to(value: Any, device: str) -> Any:
+    """On the device under test; what an error case put elsewhere stays there."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device) if value.device.type == "cpu" else value
+    return [_to(v, device) for v in value] if isinstance(value, list) else value

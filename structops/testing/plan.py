@@ -1,0 +1,121 @@
+"""Which check runs on which cases, types and layouts: one plan for the test suite and for ``structops verify``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from structops._backend import BACKENDS, unusable
+from structops.testing import checks, graph_checks
+from structops.testing.run import LAYOUTS, Check, Result, Target
+from structops.testing.spec import Case, ErrorCase, OpSpec
+
+CHECKS: dict[str, Check] = {
+    "values": checks.check_values,
+    "gradients": checks.check_gradients,
+    "layout": checks.check_layout,
+    "determinism": checks.check_determinism,
+    "aliasing": checks.check_aliasing,
+    "poison": checks.check_poison,
+    "autocast": checks.check_autocast,
+    "peers": checks.check_peers,
+    "gradcheck": graph_checks.check_gradcheck,
+    "gradgradcheck": graph_checks.check_gradgradcheck,
+    "opcheck": graph_checks.check_opcheck,
+    "compile": graph_checks.check_compile,
+    "export": graph_checks.check_export,
+    "error": graph_checks.check_error,
+}
+
+#: what somebody else's function is judged by: the rest concerns how an op is registered
+FUNCTION_CHECKS = ("values", "gradients", "layout", "determinism", "aliasing", "poison", "gradcheck")
+
+SINGLE, DOUBLE = torch.float32, torch.float64
+
+
+@dataclass(frozen=True)
+class Job:
+    """One check of one case on one target."""
+
+    check: str
+    spec: OpSpec
+    case: Case | ErrorCase
+    target: Target
+
+    def run(self) -> Result:
+        return CHECKS[self.check](self.spec, self.case, self.target)
+
+    def __str__(self) -> str:
+        return f"{self.check} {self.spec.name} [{self.case.name}, {self.target}]"
+
+
+def interpreted(backend: str, device: str) -> bool:
+    """Whether the kernels run under Triton's interpreter, some thousand times slower than compiled."""
+    return backend == "triton" and (device == "cpu" or os.environ.get("TRITON_INTERPRET") == "1")
+
+
+def usable_backends(device: str) -> list[str]:
+    return [name for name in BACKENDS if unusable(name, device) is None]
+
+
+def layouts_of(spec: OpSpec) -> tuple[str, ...]:
+    return LAYOUTS if spec.layouts else tuple(x for x in LAYOUTS if x != "channels_last")
+
+
+def plan(
+    spec: OpSpec,
+    backend: str,
+    device: str = "cpu",
+    dtypes: Sequence[torch.dtype] | None = None,
+    function: Callable[..., Any] | None = None,
+) -> Iterator[Job]:
+    """Every job for an op on a backend and device. With a ``function``, those that judge a function by itself."""
+    dtypes = [d for d in spec.dtypes if dtypes is None or d in dtypes]
+    slow = interpreted(backend, device)
+    cases = spec.tagged("quick", without=("large",)) if slow else spec.cases
+    quick = [c for c in cases if "quick" in c.tags]
+    base = Target(backend, device, function=function)
+
+    def jobs(check: str, cases: Sequence[Any], types: Sequence[torch.dtype], layouts: Sequence[str]) -> Iterator[Job]:
+        if function is not None and check not in FUNCTION_CHECKS:
+            return
+        for case in cases:
+            for dtype in types:
+                for layout in layouts:
+                    if dtype in dtypes:
+                        yield Job(check, spec, case, replace(base, dtype=dtype, layout=layout))
+
+    layouts = layouts_of(spec)
+    dense = layouts[:1] if slow else layouts[:-1]
+    yield from jobs("values", cases, dtypes, layouts[:1])
+    yield from jobs("gradients", cases, dtypes, layouts[:1])
+    for layout in layouts[1:]:
+        some = [SINGLE] if slow else dtypes
+        yield from jobs("values", quick if slow else cases, some, [layout])
+        yield from jobs("gradients", quick if slow else cases, some, [layout])
+    # One type each from here on: what these look at does not depend on it, or is tied to one.
+    one = [SINGLE] if SINGLE in dtypes else dtypes[:1]
+    small = [c for c in cases if "large" not in c.tags]
+    if spec.layouts:
+        yield from jobs("layout", quick, one, layouts)
+    yield from jobs("determinism", cases, one, dense)
+    yield from jobs("aliasing", quick, one, layouts)
+    yield from jobs("poison", quick if slow else small, one, dense)
+    yield from jobs("autocast", quick, dtypes, layouts[:1])
+    if backend != "reference" and not slow:
+        peered = [c for c in cases if not c.tags & {"hostile", "empty"}]
+        yield from jobs("peers", peered, (SINGLE, DOUBLE), layouts[:1])
+    if spec.differentiable:
+        gradient = [c for c in cases if "gradient" in c.tags]
+        yield from jobs("gradcheck", gradient, [DOUBLE], dense)
+        yield from jobs("gradgradcheck", gradient, [DOUBLE], dense[:1])
+    registered = quick[:2] if slow or backend == "reference" else quick
+    yield from jobs("opcheck", registered, one, dense)
+    graphs = [c for c in registered if not c.tags & {"hostile"}]
+    yield from jobs("compile", graphs[:1] if slow else graphs, one, dense)
+    yield from jobs("export", graphs, one, layouts[:1])
+    yield from jobs("error", spec.errors, one, layouts[:1])

@@ -1,0 +1,220 @@
+"""One run of one check: what is judged, on which arguments, against which expected values."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from structops._backend import backend
+from structops.testing.spec import Arguments, Case, ErrorCase, OpSpec
+from structops.testing.tolerances import Error, scale_of
+
+#: "strided": no memory format at all, as a slice of a larger tensor has.
+LAYOUTS = ("contiguous", "channels_last", "strided")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is judged and how it is called.
+
+    Attributes:
+        function: somebody's own implementation with the public function's signature; ``backend`` is then only a
+            label.
+    """
+
+    backend: str = "native"
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
+    layout: str = "contiguous"
+    function: Callable[..., Any] | None = None
+
+    def context(self) -> AbstractContextManager[None]:
+        """Within it, :mod:`structops.ops` run on the backend under test."""
+        return nullcontext() if self.function else backend(self.backend)
+
+    def call(self, spec: OpSpec, arguments: Arguments) -> torch.Tensor:
+        with self.context():
+            return (self.function or spec.function)(**arguments)
+
+    def __str__(self) -> str:
+        return f"{self.backend}-{self.device}-{str(self.dtype).removeprefix('torch.')}-{self.layout}"
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of one check of one case."""
+
+    check: str
+    op: str
+    case: str
+    target: Target
+    message: str | None = None  # why it failed
+    skipped: str | None = None  # why it did not apply
+    error: Error = field(default_factory=Error)
+    seconds: float = 0.0
+
+    @property
+    def passed(self) -> bool:
+        return self.message is None
+
+    def __str__(self) -> str:
+        state = f"FAILED: {self.message}" if self.message else f"skipped: {self.skipped}" if self.skipped else "passed"
+        return f"{self.op} {self.check} [{self.case}, {self.target}] {state}"
+
+
+class CheckFailure(AssertionError):
+    """The op broke a promise."""
+
+
+class OutOfTolerance(CheckFailure):
+    """A value is too far from the definition."""
+
+    def __init__(self, message: str, error: Error) -> None:
+        super().__init__(message)
+        self.error = error
+
+
+class NotApplicable(Exception):
+    """The check cannot say anything here."""
+
+
+def require(condition: bool, message: str) -> None:
+    if not condition:
+        raise CheckFailure(message)
+
+
+Check = Callable[[OpSpec, Any, Target], Result]  # a Case, or an ErrorCase
+
+
+def check(body: Callable[[OpSpec, Any, Target], Error | None]) -> Check:
+    """Makes ``body``, which raises when a promise is broken, into a check that returns a :class:`Result`.
+
+    Anything that the judged function raises counts as a failure of the case, and never stops the others.
+    """
+
+    @functools.wraps(body)
+    def run(spec: OpSpec, case: Case | ErrorCase, target: Target) -> Result:
+        result = Result(body.__name__.removeprefix("check_"), spec.name, case.name, target)
+        start = time.perf_counter()
+        try:
+            result = replace(result, error=body(spec, case, target) or Error())
+        except NotApplicable as reason:
+            result = replace(result, skipped=str(reason))
+        except OutOfTolerance as failure:
+            result = replace(result, message=str(failure), error=failure.error)
+        except CheckFailure as failure:
+            result = replace(result, message=str(failure))
+        except Exception as exception:
+            text = str(exception).strip()
+            result = replace(result, message=f"raised {type(exception).__name__}: {text[:2000]}")
+        return replace(result, seconds=time.perf_counter() - start)
+
+    return run
+
+
+def with_layout(x: torch.Tensor, layout: str) -> torch.Tensor:
+    """A copy of ``x`` laid out as told; tensors that are not 4-D have no channels_last."""
+    if layout == "contiguous" or x.dim() == 0:
+        return x.clone(memory_format=torch.contiguous_format)
+    if layout == "channels_last":
+        return x.clone(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
+    wide = x.new_zeros(*x.shape[:-1], 2 * x.shape[-1] + 1)[..., 1::2]  # every second element, from an odd offset
+    return wide.copy_(x)
+
+
+def _map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    if isinstance(value, torch.Tensor):
+        return change(value)
+    if isinstance(value, list | tuple) and any(isinstance(v, torch.Tensor) for v in value):
+        return [change(v) for v in value]
+    return value
+
+
+def quantised(spec: OpSpec, arguments: Arguments, dtype: torch.dtype) -> Arguments:
+    """The arguments in the types that they have under test: see :class:`structops.testing.OpSpec`."""
+    other = torch.promote_types(dtype, torch.float32)
+
+    def change(name: str, x: torch.Tensor) -> torch.Tensor:
+        wanted = dtype if name in spec.data else other
+        return x.to(wanted) if x.dtype == torch.float64 else x
+
+    return {name: _map_tensors(v, lambda x, name=name: change(name, x)) for name, v in arguments.items()}
+
+
+def arguments_for(spec: OpSpec, case: Case, target: Target) -> Arguments:
+    """Fresh arguments of a case for a target; differentiable ones require gradients."""
+    arguments = {}
+    for name, value in quantised(spec, case.draw(), target.dtype).items():
+        layout = target.layout
+        if name not in spec.data or (layout == "channels_last" and name not in spec.layouts):
+            layout = "contiguous"
+        arguments[name] = _map_tensors(value, lambda x, at=layout: with_layout(x.to(target.device), at))
+    for name in spec.differentiable:
+        arguments[name].requires_grad_()
+    return arguments
+
+
+def tensors_of(arguments: Arguments) -> Iterator[torch.Tensor]:
+    for value in arguments.values():
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, list):
+            yield from (v for v in value if isinstance(v, torch.Tensor))
+
+
+def incoming_gradient(output: torch.Tensor, layout: str = "contiguous") -> torch.Tensor:
+    """A gradient for an output: unit variance, the same in every process and on every device."""
+    values = torch.randn(output.shape, generator=torch.Generator().manual_seed(output.numel()), dtype=torch.float64)
+    return with_layout(values.to(output.dtype).to(output.device), layout)
+
+
+def gradients(spec: OpSpec, arguments: Arguments, output: torch.Tensor, grad: torch.Tensor, **options: Any) -> list:
+    return list(torch.autograd.grad(output, [arguments[n] for n in spec.differentiable], grad, **options))
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What the definition says: the output, its gradients, and the magnitudes that errors are relative to."""
+
+    output: torch.Tensor
+    gradients: tuple[torch.Tensor, ...]
+    scale: float
+    gradient_scales: tuple[float, ...]
+
+
+# One entry serves every layout, backend and device, and the definition is by far the slowest of them.
+@functools.lru_cache(maxsize=1024)
+def expected(spec: OpSpec, case: Case, dtype: torch.dtype) -> Expected:
+    """The definition's answer for the arguments as ``dtype`` holds them: in float64 where results are close, in
+    ``dtype`` where they are exact."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # thousands of tiny operations: on a busy machine threads spend minutes waiting
+    try:
+        return _expected(spec, case, dtype)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _expected(spec: OpSpec, case: Case, dtype: torch.dtype) -> Expected:
+    arguments = quantised(spec, case.draw(), dtype)
+    if spec.compare == "close":
+        widen = lambda x: x.double() if x.is_floating_point() else x  # noqa: E731
+        arguments = {name: _map_tensors(value, widen) for name, value in arguments.items()}
+    for name in spec.differentiable:
+        arguments[name].requires_grad_()
+    with backend("reference"):
+        output = spec.function(**arguments)
+    scale = scale_of(*(arguments[n] for n in spec.data))
+    if not spec.differentiable:
+        return Expected(output.detach(), (), scale, ())
+    grad = incoming_gradient(output.detach().to(dtype)).to(output.dtype)
+    found = gradients(spec, arguments, output, grad)
+    largest = scale_of(grad)
+    scales = tuple(max(largest, scale_of(g)) for g in found)
+    return Expected(output.detach(), tuple(found), scale, scales)

@@ -103,6 +103,7 @@ def plan(
     if spec.layouts:
         yield from jobs("layout", quick, one, layouts)
     yield from jobs("determinism", cases, one, dense)
+    yield from jobs("determinism", quick, [d for d in dtypes if d not in one], layouts[:1])
     yield from jobs("aliasing", quick, one, layouts)
     yield from jobs("poison", quick if slow else small, one, dense)
     yield from jobs("autocast", quick, dtypes, layouts[:1])

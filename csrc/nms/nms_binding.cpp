@@ -1,5 +1,6 @@
 // nms and batched_nms for torch: schemas and the CPU binding (checks, allocation, then the kernel).
 #include <algorithm>
+#include <limits>
 
 #include "nms/nms.h"
 #include "nms/nms_checks.h"
@@ -7,19 +8,32 @@
 namespace structops {
 namespace {
 
+void parallel_for(int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context) {
+  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) { body(begin, end, context); });
+}
+
+// Each conversion is a call through the dispatcher, microseconds that matter for ten boxes.
+Tensor dense(const Tensor& t, ScalarType type) {
+  const Tensor converted = t.scalar_type() == type ? t : torch::stable::to(t, type);
+  return converted.is_contiguous() ? converted : torch::stable::contiguous(converted);
+}
+
 Tensor keep(const Tensor& boxes, const Tensor& scores, const Tensor* idxs, double iou_threshold) {
+  const int64_t n = boxes.size(0);
+  STD_TORCH_CHECK(n <= std::numeric_limits<uint32_t>::max(), "nms: at most 2^32 - 1 boxes, got ", n);
   // Half boxes are compared in float32, which holds them exactly; double stays double.
-  const ScalarType type = boxes.scalar_type() == ScalarType::Double || scores.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-  const auto dense = [](const Tensor& t, ScalarType to) { return torch::stable::contiguous(torch::stable::to(t, to)); };
+  const bool is_double = boxes.scalar_type() == ScalarType::Double || scores.scalar_type() == ScalarType::Double;
+  const ScalarType type = is_double ? ScalarType::Double : ScalarType::Float;
   const Tensor b = dense(boxes, type), s = dense(scores, type);
-  const Tensor classes = idxs == nullptr ? s : dense(*idxs, ScalarType::Long);
-  const auto* c = idxs == nullptr ? nullptr : static_cast<const int64_t*>(classes.const_data_ptr());
-  const int64_t n = b.size(0);
+  const Tensor c = idxs == nullptr ? s : dense(*idxs, ScalarType::Long);
+  const int64_t* classes = idxs == nullptr ? nullptr : static_cast<const int64_t*>(c.const_data_ptr());
   const auto run = [&]<class T>(T) {
-    return cpu::nms(static_cast<const T*>(b.const_data_ptr()), static_cast<const T*>(s.const_data_ptr()), c, n, iou_threshold);
+    return cpu::nms(static_cast<const T*>(b.const_data_ptr()), static_cast<const T*>(s.const_data_ptr()), classes, n,
+                    iou_threshold, parallel_for);
   };
-  const std::vector<int64_t> kept = type == ScalarType::Double ? run(double()) : run(float());
-  Tensor out = torch::stable::empty({static_cast<int64_t>(kept.size())}, ScalarType::Long, std::nullopt, boxes.device());
+  const std::vector<int64_t> kept = is_double ? run(double()) : run(float());
+  const int64_t count = kept.size();
+  Tensor out = torch::stable::empty({count}, ScalarType::Long, std::nullopt, boxes.device());
   std::copy(kept.begin(), kept.end(), static_cast<int64_t*>(out.mutable_data_ptr()));
   return out;
 }

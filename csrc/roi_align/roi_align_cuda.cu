@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
     for (int v = 0; v < V; ++v) sum[v] = image < 0 ? std::numeric_limits<A>::quiet_NaN() : A(0);
     if (image >= 0) {
       const TapRange rows = tables.rows[item.digit2], columns = tables.columns[item.digit1];
-      const char* group = base + int64_t(item.digit0) * int(sizeof(P));
+      const char* group = opaque(base + int64_t(item.digit0) * int(sizeof(P)));
       for (int i = 0; i < rows.count; ++i) {
         const Tap<A> row = tables.row_taps[rows.first + i];
         const char* at = opaque(group + row.pixel * a.stride_h);
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
             if (j + u < columns.count) {
               const Tap<A> column = tables.column_taps[columns.first + j + u];
               weight[u] = column.weight;
-              pack[u] = *reinterpret_cast<const P*>(at + int64_t(column.pixel) * a.pixel_bytes);
+              pack[u] = load_pack<T, V>(at + int64_t(column.pixel) * a.pixel_bytes);
             }
           }
 #pragma unroll

@@ -135,6 +135,19 @@ __device__ __forceinline__ float up(const Pack<__nv_bfloat16, V>& pack, int v) {
   memcpy(&word, &pack.value[v / 2 * 2], sizeof(word));
   return __uint_as_float(v % 2 == 0 ? word << 16 : word & 0xffff0000u);
 }
+// Through the read-only path; at must be aligned to the pack.
+template <class T, int V>
+__device__ __forceinline__ Pack<T, V> load_pack(const void* at) {
+  static_assert(V == 1 || sizeof(Pack<T, V>) == sizeof(uint4));
+  Pack<T, V> pack;
+  if constexpr (V == 1) {
+    pack.value[0] = __ldg(static_cast<const T*>(at));
+  } else {
+    const uint4 words = __ldg(static_cast<const uint4*>(at));
+    memcpy(&pack, &words, sizeof(pack));
+  }
+  return pack;
+}
 template <class T>
 constexpr int kPack = 16 / int(sizeof(T));
 

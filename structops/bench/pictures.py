@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from structops.bench.results import Row, Run, duration, percent
+from structops.bench.results import Row, Run, duration, flops, gigabytes, percent, times
 
 # Okabe and Ito's palette: told apart with any colour vision, and by lightness in print.
 COLOURS = {"native": "#0072B2", "triton": "#009E73", "reference": "#CC79A7", "peer": "#E69F00", "floor": "#555555"}
@@ -51,21 +51,25 @@ def draw(run: Run, folder: Path) -> list[tuple[str, str]]:
         for device, limits in run.limits.items():
             # A GPU's rows are shown with cold caches, where the floor holds.
             rows = [row for row in run.rows if row.device == device and row.cache != "hot"]
-            single, sweeps = [r for r in rows if r.kind != "sweep"], [r for r in rows if r.kind == "sweep"]
             processor = f"{run.machine['processor']}, {run.machine['threads']} threads"
             where = processor if device == "cpu" else str(run.machine["gpu"])
-            pictures = [
-                ("peers", bars(single, where), "Speed against torchvision. Bars: the median of paired runs."),
-                ("roofline", roofline(single, limits, where), ROOFLINE_CAPTION),
-                ("sweep", sweep(sweeps, where), "Time against size; dotted: the floor."),
-            ]
+            backends = list(dict.fromkeys(row.backend for row in rows))
+            pictures = []
+            for backend in backends:
+                mine = [row for row in rows if row.backend == backend and row.kind != "sweep"]
+                name, place = (device, where) if len(backends) == 1 else (f"{device}-{backend}", f"{where}, {backend}")
+                pictures.append((f"peers-{name}", bars(mine, place), BARS_CAPTION))
+                pictures.append((f"roofline-{name}", roofline(mine, limits, place), ROOFLINE_CAPTION))
+            sweeps = [row for row in rows if row.kind == "sweep"]
+            pictures.append((f"sweep-{device}", sweep(sweeps, where), "Time against size; dotted: the floor."))
             for name, figure, caption in pictures:
                 if figure is not None:
-                    made.append((f"{name}-{device}", caption))
-                    _save(figure, folder / f"{name}-{device}")
+                    made.append((name, caption))
+                    _save(figure, folder / name)
     return made
 
 
+BARS_CAPTION = "Times as fast as torchvision, the median of paired calls; beside it the median time of each."
 ROOFLINE_CAPTION = (
     "Compulsory operations a second over compulsory operations a byte, under what this machine copies and multiplies. "
     "Filled: structops; hollow: torchvision on the same workload. The percentage is the share of the floor."
@@ -78,11 +82,6 @@ def _save(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def _label(row: Row, rows: Sequence[Row]) -> str:
-    several = len({r.backend for r in rows}) > 1
-    return f"{row.op}  {row.title}" + (f" ({row.backend})" if several else "")
-
-
 def bars(rows: Sequence[Row], where: str) -> Figure | None:
     """How many times as fast as the peer, a bar a workload, with both times beside it."""
     pairs = [(row, row.peer) for row in rows if row.peer]
@@ -93,17 +92,18 @@ def bars(rows: Sequence[Row], where: str) -> Figure | None:
     # From 1, since a log scale has no zero to start at: what is slower than the peer goes to the left.
     ratios, colours = [peer.ratio for _, peer in pairs], [COLOURS[row.backend] for row, _ in pairs]
     axes.barh(places, [ratio - 1 for ratio in ratios], left=1, height=0.66, color=colours)
-    axes.set_yticks(places, [_label(row, rows) for row, _ in pairs])
+    axes.set_yticks(places, [f"{row.op}  {row.title}" for row, _ in pairs])
     axes.set_xscale("log")
     axes.set_xlim(min(0.9, min(ratios) * 0.8), max(*ratios, 1) * 1.6)
     axes.set_ylim(0.3, len(pairs) + 0.7)
     axes.axvline(1, color=COLOURS["peer"], linewidth=2)
     axes.text(1, len(pairs) + 0.75, "torchvision", color="#9a6a00", ha="center", va="bottom", fontsize=9)
     for place, (row, peer) in zip(places, pairs, strict=True):
-        times = f"{duration(peer.median)}{peer.note} \N{RIGHTWARDS ARROW} {duration(row.median)}"
-        axes.annotate(f"{peer.ratio:.1f}\N{MULTIPLICATION SIGN}", (max(peer.ratio, 1), place), xytext=(4, 0),
+        both = f"{duration(peer.median)}{peer.note} \N{RIGHTWARDS ARROW} {duration(row.median)}"
+        speed = times(peer.ratio).replace("x", "\N{MULTIPLICATION SIGN}")
+        axes.annotate(speed, (max(peer.ratio, 1), place), xytext=(4, 0),
                       textcoords="offset points", va="center", fontsize=9, fontweight="bold")  # fmt: skip
-        axes.annotate(times, (1, place), xycoords=("axes fraction", "data"), xytext=(14, 0),
+        axes.annotate(both, (1, place), xycoords=("axes fraction", "data"), xytext=(14, 0),
                       textcoords="offset points", va="center", fontsize=9, color="#444444")  # fmt: skip
     axes.set_xlabel("times as fast as torchvision (log scale)")
     left, right = axes.get_xlim()
@@ -119,13 +119,16 @@ def bars(rows: Sequence[Row], where: str) -> Figure | None:
 
 
 def spread(wanted: Sequence[float], gap: float) -> list[float]:
-    """Places for labels near the wanted ones (rising), at least ``gap`` apart: neighbours too close share the shift."""
+    """Places for labels near the wanted ones (rising), at least ``gap`` apart and within 0 to 1: neighbours too close
+    share the shift."""
     groups: list[list[float]] = []  # of wanted places; each group is laid out around its mean
     for place in wanted:
         groups.append([place])
         while len(groups) > 1 and _bottom(groups[-1], gap) < _bottom(groups[-2], gap) + gap * len(groups[-2]):
             groups[-2:] = [groups[-2] + groups[-1]]
-    return [_bottom(group, gap) + gap * i for group in groups for i in range(len(group))]
+    places = [_bottom(group, gap) + gap * i for group in groups for i in range(len(group))]
+    last = len(places) - 1
+    return [max(min(place, 1 - gap * (last - i)), gap * i) for i, place in enumerate(places)]
 
 
 def _bottom(group: Sequence[float], gap: float) -> float:
@@ -136,15 +139,16 @@ def roofline(rows: Sequence[Row], limits: dict[str, float], where: str) -> Figur
     """Operations a second against operations a byte, under the machine's copy bandwidth and matrix rate."""
     if not rows:
         return None
-    figure, axes = plt.subplots(figsize=(9.5, max(5.5, 0.27 * len(rows) + 1)))
+    figure, axes = plt.subplots(figsize=(9.5, max(5.5, 0.31 * len(rows) + 1)))
     intensity = [row.flops / row.bytes for row in rows]
     rates = {name: rate for name, rate in limits.items() if name != "bytes"}
     ridge = max(rates.values()) / limits["bytes"]
     low, high = min(intensity) / 2, max(*intensity, ridge) * 4
     for name, peak in rates.items():
         axes.plot([peak / limits["bytes"], high], [peak, peak], color=COLOURS["floor"], linewidth=1.4)
-        axes.annotate(f"matrix product, {name}: {peak / 1e9:,.0f} Gflop/s", (high, peak), xytext=(-2, 4),
-                      textcoords="offset points", ha="right", fontsize=9, color=COLOURS["floor"])  # fmt: skip
+        axes.annotate(f"matrix product, {name}: {flops(peak)}", (high, peak), xytext=(-2, 4),
+                      textcoords="offset points", ha="right", fontsize=9, color=COLOURS["floor"],
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5}, zorder=5)  # fmt: skip
     axes.plot([low, ridge], [low * limits["bytes"], max(rates.values())], color=COLOURS["floor"], linewidth=1.4)
     axes.set(xscale="log", yscale="log", xlim=(low, high))
     rate = lambda row, time: row.flops / time  # noqa: E731
@@ -162,9 +166,9 @@ def roofline(rows: Sequence[Row], limits: dict[str, float], where: str) -> Figur
     by_height = sorted(zip(rows, intensity, strict=True), key=lambda pair: rate(pair[0], pair[0].median))
     fraction = lambda y: math.log(y / bottom) / math.log(top / bottom)  # noqa: E731
     heights = [fraction(rate(row, row.median)) for row, _ in by_height]
-    for (row, x), place in zip(by_height, spread(heights, 0.27 / (figure.get_figheight() * 0.77)), strict=True):
+    for (row, x), place in zip(by_height, spread(heights, 0.23 / (figure.get_figheight() * 0.77)), strict=True):
         axes.annotate(
-            f"{percent(row.share)}  {_label(row, rows)}",
+            f"{percent(row.share)}  {row.op}  {row.title}",
             (x, rate(row, row.median)),
             xytext=(1.03, place),
             textcoords="axes fraction",
@@ -173,18 +177,15 @@ def roofline(rows: Sequence[Row], limits: dict[str, float], where: str) -> Figur
             arrowprops={"arrowstyle": "-", "color": "#cccccc", "linewidth": 0.6, "shrinkB": 4, "relpos": (0, 0.5)},
         )
     middle = math.sqrt(low * ridge)
-    axes.annotate(f"copy: {limits['bytes'] / 1e9:,.1f} GB/s", (middle, middle * limits["bytes"]), xytext=(-6, 6),
+    axes.annotate(f"copy: {gigabytes(limits['bytes'])}", (middle, middle * limits["bytes"]), xytext=(-6, 6),
                   textcoords="offset points", ha="right", fontsize=9, color=COLOURS["floor"])  # fmt: skip
     axes.set_xlabel("compulsory operations a byte")
     axes.set_ylabel("compulsory operations a second")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value / 1e9:g} G" if value >= 1e9 else f"{value / 1e6:g} M")
+    axes.yaxis.set_major_formatter(lambda value, _: _decade(value, (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3))))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.grid()
     axes.set_title(f"Roofline \N{EN DASH} {where}", pad=12)
-    kinds = {
-        f"structops, {b}" if b != "native" else "structops": COLOURS[b] for b in dict.fromkeys(r.backend for r in rows)
-    }
-    handles = [Line2D([], [], marker="o", linestyle="", color=colour, label=label) for label, colour in kinds.items()]
+    handles = [Line2D([], [], marker="o", linestyle="", color=COLOURS[rows[0].backend], label="structops")]
     if any(row.peer for row in rows):
         handles.append(
             Line2D([], [], marker="o", linestyle="", color=COLOURS["peer"], fillstyle="none", label="torchvision")
@@ -212,7 +213,11 @@ def sweep(rows: Sequence[Row], where: str) -> Figure | None:
         axes.set(xscale="log", yscale="log", xlabel=name, title=op)
         left, right = axes.get_xlim()
         axes.set_xlim(left, right * (right / left) ** 0.3)  # room for the names of the lines
-        axes.yaxis.set_major_formatter(lambda value, _: _decade(value))
+        axes.set_xticks([10.0**n for n in range(1, 9) if left <= 10**n <= right])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(
+            lambda value, _: _decade(value, (("s", 1), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)))
+        )
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.grid()
     panels[0][0].set_ylabel("time a call")
@@ -221,9 +226,12 @@ def sweep(rows: Sequence[Row], where: str) -> Figure | None:
     return figure
 
 
-def _decade(seconds: float) -> str:
-    unit, size = next((u, s) for u, s in (("s", 1), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9)) if seconds >= 0.99 * s)
-    return f"{seconds / size:g} {unit}"
+def _decade(value: float, units: Sequence[tuple[str, float]]) -> str:
+    """A tick's number in the largest unit that it is at least one of."""
+    for unit, size in units:  # noqa: B007
+        if value >= 0.99 * size:
+            break
+    return f"{value / size:g} {unit}"
 
 
 def _line(axes, points: Sequence[tuple[float, float]], label: str, colour: str, **style) -> None:

@@ -17,7 +17,7 @@ matrix rate, both measured in the same run, over the time taken."""
 
 def write(run: Run, folder: Path) -> Path:
     """Pictures and ``index.md``; returns the path of the latter."""
-    parts = ["# structops against torchvision", *(f"- {line}" for line in notes(run)), "", EXPLANATION, ""]
+    parts = ["# structops benchmarks", "", *(f"- {line}" for line in notes(run)), "", EXPLANATION, ""]
     for name, caption in pictures.draw(run, folder):
         parts += [f"![{caption}]({name}.png)", "", f"{caption} ([SVG]({name}.svg))", ""]
     parts += [markdown_table(run.rows), ""]

@@ -142,6 +142,10 @@ def duration(seconds: float) -> str:
     return f"{value:.{min(digits, 2)}f} {unit}"
 
 
+def times(ratio: float) -> str:
+    return f"{ratio:.1f}x" if ratio >= 1 else f"{ratio:.2f}x"
+
+
 def percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.1 else f"{share:.1%}" if share >= 0.001 else "<0.1%"
 
@@ -156,7 +160,7 @@ def cells(row: Row) -> list[str]:
         row.setting,
         f"{duration(row.median)} / {duration(row.minimum)}",
         f"{duration(peer.median)}{peer.note}{once}" if peer else "-",
-        f"{peer.ratio:.1f}x" if peer else "-",
+        times(peer.ratio) if peer else "-",
         percent(row.share),
     ]
 
@@ -171,16 +175,18 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
 
 
 def table(rows: Sequence[Row], changes: Mapping[tuple[str, ...], str] | None = None) -> list[list[str]]:
-    """Headings, then a line for each row; with ``changes``, a last column of them. Where everything ran on the same
-    device and backend the column that says so is left out."""
-    lines = [list(HEADINGS), *(cells(row) for row in ordered(rows))]
+    """Headings, then a line for each row; with ``changes``, a last column of them. Left out: where things ran, when all
+    ran on the same device and backend, and the peer, when there is none."""
+    rows = ordered(rows)
+    lines = [list(HEADINGS), *map(cells, rows)]
     if changes is not None:
-        for line, last in zip(lines, ["change", *(changes[row.key] for row in ordered(rows))], strict=True):
+        for line, last in zip(lines, ["change", *(changes[row.key] for row in rows)], strict=True):
             line.append(last)
-    if len({row.setting for row in rows}) == 1:
-        on = HEADINGS.index("on")
-        lines = [line[:on] + line[on + 1 :] for line in lines]
-    return lines
+    dropped = {"on"} if len({row.setting for row in rows}) == 1 else set()
+    if not any(row.peer for row in rows):
+        dropped |= {"torchvision", "ratio"}
+    kept = [i for i, heading in enumerate(lines[0]) if heading not in dropped]
+    return [[line[i] for i in kept] for line in lines]
 
 
 def text_table(rows: Sequence[Row]) -> str:
@@ -201,9 +207,17 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *lines))
 
 
+def gigabytes(rate: float) -> str:
+    return f"{rate / 1e9:,.{0 if rate >= 1e11 else 1}f} GB/s"
+
+
+def flops(rate: float) -> str:
+    return f"{rate / 1e12:,.0f} Tflop/s" if rate >= 1e13 else f"{rate / 1e9:,.0f} Gflop/s"
+
+
 def limits_line(device: str, limits: dict[str, float]) -> str:
-    rates = ", ".join(f"{name} {rate / 1e9:,.0f} Gflop/s" for name, rate in limits.items() if name != "bytes")
-    return f"{device}: copy {limits['bytes'] / 1e9:,.1f} GB/s, matrix product {rates}"
+    rates = ", ".join(f"{name} {flops(rate)}" for name, rate in limits.items() if name != "bytes")
+    return f"{device}: copy {gigabytes(limits['bytes'])}, matrix product {rates}"
 
 
 def notes(run: Run) -> list[str]:

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "common/cpu/parallel.h"
+
 namespace structops {
 
 struct RoiAlignParams {
@@ -15,9 +17,6 @@ struct RoiAlignParams {
 };
 
 namespace cpu {
-
-// Runs body(begin, end) over [0, n) on torch's threads; the binding passes torch's own.
-using ParallelFor = void (*)(int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context);
 
 // input [N, C, H, W] with element strides (n, c, h, w); rois [K, 5] (batch index, x1, y1, x2, y2)
 // with valid indices; output [K, C, PH, PW], dense, in the layout told.

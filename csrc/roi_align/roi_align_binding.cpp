@@ -1,4 +1,5 @@
 // roi_align for torch: schemas and the CPU binding (checks, allocation, then the kernel).
+#include "common/cpu/memory.h"
 #include "roi_align/roi_align_checks.h"
 
 namespace structops {
@@ -32,6 +33,7 @@ Tensor roi_align(const Tensor& input, const Tensor& rois, double spatial_scale, 
   Tensor output = empty_with_format(input, {p.rois, p.channels, pooled_height, pooled_width}, format);
   if (output.numel() == 0) return output;
   if (input.numel() == 0) return torch::stable::zero_(output);
+  cpu::advise_huge_pages(output.mutable_data_ptr(), output.numel() * output.element_size());
   const int64_t strides[4] = {input.stride(0), input.stride(1), input.stride(2), input.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "roi_align", [&] {
     cpu::roi_align_forward(p, static_cast<const scalar_t*>(input.const_data_ptr()), strides,
@@ -55,6 +57,7 @@ Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial
   Tensor grad_input = empty_with_format(grad, {batch_size, channels, height, width}, format);
   if (grad_input.numel() == 0) return grad_input;
   if (grad.numel() == 0) return torch::stable::zero_(grad_input);
+  cpu::advise_huge_pages(grad_input.mutable_data_ptr(), grad_input.numel() * grad_input.element_size());
   const int64_t strides[4] = {grad.stride(0), grad.stride(1), grad.stride(2), grad.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "roi_align_backward", [&] {
     cpu::roi_align_backward(p, static_cast<const scalar_t*>(grad.const_data_ptr()), strides,

@@ -1,0 +1,112 @@
+// Vectors of STRUCTOPS_VECTOR_BYTES, and loads and stores that convert storage to arithmetic types.
+//
+// Included once per instruction set inside its namespace (common/cpu/foreach_isa.h), so it has no
+// include guard and includes nothing: <cstring>, <type_traits>, <utility>, <immintrin.h> (x86) and
+// common/tensor.h come first. Arithmetic is written with the compiler's own operators on vectors.
+
+// What a storage type is computed in.
+template <class T>
+using acc_t = std::conditional_t<std::is_same_v<T, double>, double, float>;
+
+template <class A>
+struct VecOf {
+  typedef A type __attribute__((vector_size(STRUCTOPS_VECTOR_BYTES)));
+};
+template <class A>
+using Vec = typename VecOf<A>::type;
+template <class A>
+inline constexpr int64_t kLanes = STRUCTOPS_VECTOR_BYTES / sizeof(A);
+
+// Bits of bfloat16, and of float, lane by lane.
+typedef uint16_t BitsBFloat16 __attribute__((vector_size(STRUCTOPS_VECTOR_BYTES / 2)));
+typedef uint32_t BitsFloat __attribute__((vector_size(STRUCTOPS_VECTOR_BYTES)));
+
+template <class A>
+inline Vec<A> broadcast(A value) {
+  return Vec<A>{} + value;
+}
+
+// a * b + c, rounded once where the instruction set can (the build forbids the compiler to contract).
+inline Vec<float> multiply_add(Vec<float> a, Vec<float> b, Vec<float> c) {
+#if STRUCTOPS_ISA_AVX512
+  return (Vec<float>)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif STRUCTOPS_ISA_AVX2 && STRUCTOPS_VECTOR_BYTES == 32
+  return (Vec<float>)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+  return a * b + c;
+#endif
+}
+inline Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
+#if STRUCTOPS_ISA_AVX512
+  return (Vec<double>)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif STRUCTOPS_ISA_AVX2 && STRUCTOPS_VECTOR_BYTES == 32
+  return (Vec<double>)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#else
+  return a * b + c;
+#endif
+}
+
+// Loads and stores take any alignment.
+inline Vec<float> load(const float* p) {
+  Vec<float> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline Vec<double> load(const double* p) {
+  Vec<double> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+inline void store(float* p, Vec<float> v) { std::memcpy(p, &v, sizeof v); }
+inline void store(double* p, Vec<double> v) { std::memcpy(p, &v, sizeof v); }
+
+inline Vec<float> load(const Half* p) {
+#if STRUCTOPS_ISA_AVX512
+  // The masked forms: GCC 12 warns of the "undefined" register inside the others.
+  return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif STRUCTOPS_ISA_AVX2 && STRUCTOPS_VECTOR_BYTES == 32
+  return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
+  Vec<float> v;
+  for (int64_t i = 0; i < kLanes<float>; ++i) v[i] = static_cast<float>(p[i]);
+  return v;
+#endif
+}
+inline void store(Half* p, Vec<float> v) {
+#if STRUCTOPS_ISA_AVX512
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_maskz_cvtps_ph(0xffff, (__m512)v, _MM_FROUND_TO_NEAREST_INT));
+#elif STRUCTOPS_ISA_AVX2 && STRUCTOPS_VECTOR_BYTES == 32
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, _MM_FROUND_TO_NEAREST_INT));
+#else
+  for (int64_t i = 0; i < kLanes<float>; ++i) p[i] = static_cast<Half>(v[i]);
+#endif
+}
+
+inline Vec<float> load(const BFloat16* p) {
+  BitsBFloat16 half;
+  std::memcpy(&half, p, sizeof half);
+  return (Vec<float>)(__builtin_convertvector(half, BitsFloat) << 16);
+}
+inline void store(BFloat16* p, Vec<float> v) {
+  const BitsFloat bits = (BitsFloat)v;
+  const BitsFloat nearest_even = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+  const BitsFloat is_nan = (BitsFloat)(v != v);  // rounding could carry a NaN over into infinity or zero
+  const BitsBFloat16 half = __builtin_convertvector((is_nan & 0x7fc0u) | (~is_nan & nearest_even), BitsBFloat16);
+  std::memcpy(p, &half, sizeof half);
+}
+
+// The first n lanes (n < kLanes), touching no more memory than theirs; the others are zero.
+template <class S>
+inline Vec<acc_t<S>> load_part(const S* p, int64_t n) {
+  alignas(64) S part[kLanes<acc_t<S>>];
+  std::memset(static_cast<void*>(part), 0, sizeof part);
+  for (int64_t i = 0; i < n; ++i) part[i] = p[i];
+  return load(part);
+}
+template <class D>
+inline void store_part(D* p, Vec<acc_t<D>> v, int64_t n) {
+  alignas(64) D part[kLanes<acc_t<D>>];
+  store(part, v);
+  for (int64_t i = 0; i < n; ++i) p[i] = part[i];
+}

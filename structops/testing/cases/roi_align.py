@@ -125,7 +125,7 @@ def _(g):
     return arguments(features(g, 1, 3, 5, 6), boxes, (2, 2), spatial_scale=0.5, aligned=True)
 
 
-@CASES.add("gradient-outside", "gradient")  # partly outside the map, and a box that is not finite
+@CASES.add("gradient-outside", "gradient hostile")  # partly outside the map, and a box that is not finite
 def _(g):
     boxes = tensor([0, -3, -2, 3, 4], [0, 3, 2, 9, 9], [0, NAN, 0, 4, 4])
     return arguments(features(g, 1, 2, 4, 5), boxes, (2, 2), sampling_ratio=1)

@@ -16,7 +16,9 @@ def write(path: Path, results: Iterable[Result]) -> None:
     suites: dict[str, ElementTree.Element] = {}
     totals: dict[str, list[float]] = {}
     for result in results:
-        suite = suites.setdefault(result.op, ElementTree.SubElement(root, "testsuite", name=result.op))
+        if result.op not in suites:
+            suites[result.op] = ElementTree.SubElement(root, "testsuite", name=result.op)
+        suite = suites[result.op]
         total = totals.setdefault(result.op, [0, 0, 0, 0.0])
         item = ElementTree.SubElement(
             suite,

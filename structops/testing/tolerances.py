@@ -58,8 +58,8 @@ class Error:
 def ulp(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """The spacing of ``dtype`` at each value of ``x`` (float64)."""
     info = torch.finfo(dtype)
-    exponent = torch.frexp(x).exponent.double() - 1
-    return (info.eps * torch.exp2(exponent)).clamp(min=info.smallest_normal * info.eps)
+    exponent = torch.frexp(x.abs().clamp(min=info.smallest_normal)).exponent.double() - 1
+    return info.eps * torch.exp2(exponent)
 
 
 def scale_of(*tensors: torch.Tensor) -> float:

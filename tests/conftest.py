@@ -1,0 +1,34 @@
+"""Shared by every test: Triton's interpreter where there is no GPU, and the devices and backends to test."""
+
+import os
+
+import torch
+
+# Triton reads this when it is imported, and decorates its kernels for good.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import pytest
+
+import structops
+from structops import testing
+
+DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+
+
+def places() -> list[tuple[str, str]]:
+    """(device, backend), each that can run here."""
+    return [(device, backend) for device in DEVICES for backend in testing.usable_backends(device)]
+
+
+@pytest.fixture(params=places(), ids="-".join)
+def place(request):
+    """A device, with structops on one of its backends."""
+    device, backend = request.param
+    with structops.backend(backend):
+        yield device
+
+
+@pytest.fixture
+def g():
+    return torch.Generator().manual_seed(0)

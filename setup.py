@@ -121,6 +121,7 @@ def extensions():
                         *optimise,
                         "-DUSE_CUDA",
                         "--expt-relaxed-constexpr",
+                        "-fmad=false",  # as -ffp-contract=off above; sums that want an fma say so
                         "-lineinfo",
                         "-Xcompiler=-fvisibility=hidden",
                         *defines,

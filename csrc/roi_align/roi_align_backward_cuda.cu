@@ -14,8 +14,8 @@
 #include <limits>
 
 #include "common/cuda/device.cuh"
-#include "common/cuda/roi_taps.cuh"
 #include "roi_align/roi_align_cuda.h"
+#include "roi_align/roi_taps.cuh"
 
 namespace structops::cuda {
 namespace {

@@ -33,7 +33,7 @@ def command(
         list[Path] | None, typer.Argument(help="Photographs; without one, scikit-image's astronaut.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the annotated pictures; made if missing.")] = Path("out/demo"),
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a face.")] = 0.5,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score of a face.")] = 0.4,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Find faces with the pretrained CenterFace network, then run torchvision's detectors stock and patched.

@@ -41,28 +41,26 @@ class Progress:
     step: Callable[[str, int], None]
     failures: list[tuple[str, str]] = field(default_factory=list)
     done: int = 0
+    titles: dict[str, str] = field(default_factory=dict)
 
     def pytest_collection_finish(self, session) -> None:
+        for item in session.items:
+            workload, setting = item.callspec.params["workload"], item.callspec.params["setting"]
+            self.titles[item.nodeid] = f"{workload.op} {workload.title}, {setting}"
         self.begin(len(session.items))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        self.step(_short(nodeid), self.done)
+        self.step(self.titles[nodeid], self.done)
 
     def pytest_runtest_logfinish(self, nodeid: str) -> None:
         self.done += 1
-        self.step(_short(nodeid), self.done)
+        self.step(self.titles[nodeid], self.done)
 
     def pytest_runtest_logreport(self, report) -> None:
         if report.failed:
             crash = getattr(report.longrepr, "reprcrash", None)
             reason = crash.message if crash else str(report.longrepr)
-            self.failures.append((_short(report.nodeid), reason.strip().splitlines()[0]))
-
-
-def _short(nodeid: str) -> str:
-    file, _, test = nodeid.rpartition("::")
-    op = Path(file).stem.removeprefix("bench_")
-    return f"{op}: {test.partition('[')[2].rstrip(']') or test}"
+            self.failures.append((self.titles[report.nodeid], reason.strip().splitlines()[0]))
 
 
 def run(

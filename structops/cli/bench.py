@@ -62,7 +62,7 @@ def command(
             _fail(f"pytest could not run the benchmarks:\n{printed}", status=1)
         run = results.load(path) if path.is_file() else None
     for name, reason in failures:
-        console.print(f"[red]failed[/red] {name}: {reason}", soft_wrap=True, highlight=False)
+        console.print(f"failed: {name}: {reason}", style="red", soft_wrap=True, highlight=False, markup=False)
     if run is None:
         raise typer.Exit(1)
 
@@ -78,7 +78,8 @@ def command(
 
 
 def _fail(sentence: str, status: int = 2) -> NoReturn:
-    Console(stderr=True).print(f"structops bench: {sentence}", style="red", highlight=False, soft_wrap=True)
+    text = f"structops bench: {sentence}"
+    Console(stderr=True).print(text, style="red", highlight=False, markup=False, soft_wrap=True)
     raise typer.Exit(status)
 
 
@@ -92,7 +93,7 @@ def _or_fail(call: Callable[[], results.Run]) -> results.Run:
 def _check_request(ops: list[str], device: str | None, backend: str | None, factor: float) -> None:
     for package, name in (("pytest", "pytest"), ("pytest_benchmark", "pytest-benchmark")):
         if find_spec(package) is None:
-            _fail(f"needs {name}: pip install 'structops\\[bench]'.")
+            _fail(f"needs {name}: pip install 'structops[bench]'.")
     known = list(workloads())
     for op in ops:
         if op not in known:

@@ -1,0 +1,365 @@
+"""Greedy non-maximum suppression.
+
+Boxes are sorted by (class, score), so that a class is a run of neighbours: its *segment*, of which plain NMS has one.
+Then, for each chunk of at most 8192 boxes:
+
+1. *mask*: all pairs of the chunk, one bit each (8 MiB at most, however many boxes there are);
+2. *scan*: the greedy decision, segment by segment in parallel, 64 boxes at a time within a segment;
+3. *sweep*: the chunk's survivors against every later box of the same segment.
+
+Nothing returns to the host before the size of the result, the one thing a dynamic shape needs to know. Block sizes are
+fixed: the cost hardly depends on the data, and autotuning would time whole calls.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+from structops.triton_kernels._launch import Launch, double_bits, run
+
+_CHUNK = 8192
+_ROWS = 128  # two rows a thread: half the column loads per pair
+_SWEEP = 128  # both boxes and survivors of a sweep program
+
+
+@triton.jit(do_not_specialize=["n"])
+def nms_keys_kernel(
+    scores,  # [N]
+    keys,  # [N] int32, or int64 for doubles, written: in the order of the scores; NaN below -inf
+    stride,
+    n,
+    BLOCK: tl.constexpr,
+):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    score = tl.load(scores + i.to(tl.int64) * stride, mask=i < n, other=0.0)
+    if keys.dtype.element_ty == tl.int64:
+        bits = score.to(tl.int64, bitcast=True)
+        lowest = -0x8000000000000000
+        magnitude = 0x7FFFFFFFFFFFFFFF
+    else:
+        score = score.to(tl.float32)
+        bits = score.to(tl.int32, bitcast=True)
+        lowest = -0x80000000
+        magnitude = 0x7FFFFFFF
+    key = tl.where(bits < 0, bits ^ magnitude, bits)
+    key = tl.where(score == 0.0, 0, key)  # -0.0 ties with 0.0
+    key = tl.where(score != score, lowest, key)
+    tl.store(keys + i, key, mask=i < n)
+
+
+@triton.jit(do_not_specialize=["n"])
+def nms_gather_kernel(
+    boxes,  # [N, 4] (x1, y1, x2, y2)
+    order,  # [N] int64
+    sorted_boxes,  # [4, N] float32 or float64, written
+    removed,  # [N] int8, written: 0
+    box_stride,
+    coordinate_stride,
+    n,
+    BLOCK: tl.constexpr,
+):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = i < n
+    box = boxes + tl.load(order + i, mask=mask, other=0) * box_stride
+    for coordinate in tl.static_range(4):
+        value = tl.load(box + coordinate * coordinate_stride, mask=mask, other=0.0)
+        column = sorted_boxes + tl.cast(n, tl.int64) * coordinate
+        tl.store(column + i, value.to(sorted_boxes.dtype.element_ty), mask=mask)
+    tl.store(removed + i, tl.zeros([BLOCK], tl.int8), mask=mask)
+
+
+@triton.jit
+def _overlap(ax1, ay1, ax2, ay2, bx1, by1, bx2, by2, threshold):
+    """Whether the IoU exceeds the threshold, each operation rounded once, in the order of the definition.
+
+    A NaN coordinate makes its box's area NaN, and with it the IoU: no overlap. (The minimum and maximum may drop a NaN,
+    the differences do not.)
+    """
+    width = tl.maximum(tl.minimum(ax2, bx2) - tl.maximum(ax1, bx1), 0.0)
+    height = tl.maximum(tl.minimum(ay2, by2) - tl.maximum(ay1, by1), 0.0)
+    intersection = width * height
+    union = (ax2 - ax1) * (ay2 - ay1) + (bx2 - bx1) * (by2 - by1) - intersection
+    # The plain operator on float32 is a faster, inexact division.
+    iou = tl.div_rn(intersection, union) if intersection.dtype == tl.float32 else intersection / union
+    return (intersection > 0.0) & (iou > threshold)
+
+
+@triton.jit
+def _threshold(bits, boxes):
+    """The threshold in the boxes' type; exact, since the launcher rounded it down to that."""
+    return bits.to(tl.int64).to(tl.float64, bitcast=True).to(boxes.dtype.element_ty)
+
+
+@triton.jit(do_not_specialize=["threshold_bits", "n", "first", "last", "words"])
+def nms_mask_kernel(
+    sorted_boxes,  # [4, N]
+    ends,  # [N] int32: where each box's segment ends; None: at N
+    mask,  # [chunk, words] int64, written from the diagonal on: bit j % 64 of word j // 64: i suppresses j
+    threshold_bits,
+    n,
+    first,  # the chunk is [first, last)
+    last,
+    words,
+    ROWS: tl.constexpr,
+):
+    word = tl.program_id(0)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    column = first + word * 64
+    lowest_row = first + tl.program_id(1) * ROWS
+    # Words left of the diagonal are never read.
+    if column + 63 >= lowest_row:
+        i = first + row
+        in_chunk = i < last
+        end = tl.full([ROWS], last, tl.int32)
+        reach = last
+        if ends is not None:
+            end = tl.minimum(tl.load(ends + i, mask=in_chunk, other=0), last)
+            reach = tl.minimum(tl.load(ends + tl.minimum(lowest_row + ROWS, last) - 1), last)
+        bits = tl.zeros([ROWS], tl.int64)
+        x1 = sorted_boxes
+        y1 = sorted_boxes + tl.cast(n, tl.int64)
+        x2 = sorted_boxes + tl.cast(n, tl.int64) * 2
+        y2 = sorted_boxes + tl.cast(n, tl.int64) * 3
+        threshold = _threshold(threshold_bits, sorted_boxes)
+        if column < reach:
+            ax1 = tl.load(x1 + i, mask=in_chunk, other=0.0)
+            ay1 = tl.load(y1 + i, mask=in_chunk, other=0.0)
+            ax2 = tl.load(x2 + i, mask=in_chunk, other=0.0)
+            ay2 = tl.load(y2 + i, mask=in_chunk, other=0.0)
+            # A thread owns rows and walks along columns that all threads read at once: no bits travel between threads.
+            for c in range(0, 64, 8):
+                byte = tl.zeros([ROWS], tl.int32)
+                for u in tl.static_range(8):
+                    j = column + c + u
+                    at = tl.minimum(j, last - 1)
+                    hit = _overlap(
+                        ax1,
+                        ay1,
+                        ax2,
+                        ay2,
+                        tl.load(x1 + at),
+                        tl.load(y1 + at),
+                        tl.load(x2 + at),
+                        tl.load(y2 + at),
+                        threshold,
+                    )
+                    hit = hit & (j > i) & (j < end)
+                    byte = byte | (hit.to(tl.int32) << u)
+                bits = bits | (byte.to(tl.int64) << c)
+        tl.store(mask + row.to(tl.int64) * words + word, bits, mask=in_chunk)
+
+
+@triton.jit
+def _segment_boundary(ends, x, first, last):
+    """The first segment boundary of the chunk at or after x."""
+    inner = tl.minimum(tl.load(ends + tl.maximum(x - 1, 0)), last)
+    return tl.where(x <= first, first, tl.where(x >= last, last, inner))
+
+
+@triton.jit(do_not_specialize=["first", "last", "words"])
+def nms_scan_kernel(
+    mask,  # [chunk, words] int64
+    ends,  # [N] int32 or None
+    removed,  # [N] int8: suppressed by an earlier chunk
+    keep,  # [N] int8, written
+    first,
+    last,
+    words,
+    BOXES: tl.constexpr,  # boxes per program: it takes the segments that begin among them
+    WORDS: tl.constexpr,
+):
+    begin = first
+    end = last
+    if ends is not None:
+        x = first + tl.program_id(0) * BOXES
+        begin = _segment_boundary(ends, tl.minimum(x, last), first, last)
+        end = _segment_boundary(ends, tl.minimum(x + BOXES, last), first, last)
+    lane = tl.arange(0, 64)
+    word = tl.arange(0, WORDS)
+    last_word = (end - 1 - first) // 64
+    dead = tl.zeros([WORDS], tl.int64)  # a bit for every box of the chunk
+    # No turns at all when end <= begin.
+    for block in range((begin - first) // 64, tl.where(end > begin, last_word + 1, 0)):
+        i = first + block * 64 + lane
+        mine = (i >= begin) & (i < end)
+        row = mask + (block * 64 + lane).to(tl.int64) * words
+        diagonal = tl.load(row + block, mask=mine, other=0)
+        alive = mine & (tl.load(removed + i, mask=mine, other=1) == 0)
+        bit = tl.full([64], 1, tl.int64) << lane.to(tl.int64)
+        candidates = tl.sum(tl.where(alive, bit, 0), axis=0) & ~tl.sum(tl.where(word == block, dead, 0), axis=0)
+        # Greedy suppression is the one fixed point of keep = candidates without what keep suppresses; each turn
+        # settles at least the next box that is not settled, in practice nearly all of them.
+        kept = candidates
+        before = ~candidates
+        while kept != before:
+            before = kept
+            kept = candidates & ~tl.reduce_or(tl.where((before & bit) != 0, diagonal, 0), axis=0)
+        flag = (kept & bit) != 0
+        tl.store(keep + i, flag.to(tl.int8), mask=mine)
+        later = flag[:, None] & ((word > block) & (word <= last_word))[None, :]
+        dead = dead | tl.reduce_or(tl.load(row[:, None] + word[None, :], mask=later, other=0), axis=0)
+
+
+@triton.jit(do_not_specialize=["threshold_bits", "n", "first", "last"])
+def nms_sweep_kernel(
+    sorted_boxes,  # [4, N]
+    ends,  # [N] int32 or None
+    keep,  # [N] int8
+    removed,  # [N] int8, written: 1 where a survivor of the chunk suppresses a box after the chunk
+    threshold_bits,
+    n,
+    first,  # the chunk is [first, last)
+    last,
+    BLOCK: tl.constexpr,
+):
+    j = last + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    begin = first + tl.program_id(1) * BLOCK
+    end = tl.minimum(begin + BLOCK, last)
+    reach = n
+    if ends is not None:
+        reach = tl.load(ends + end - 1)
+    if last + tl.program_id(0) * BLOCK < reach:
+        x1 = sorted_boxes
+        y1 = sorted_boxes + tl.cast(n, tl.int64)
+        x2 = sorted_boxes + tl.cast(n, tl.int64) * 2
+        y2 = sorted_boxes + tl.cast(n, tl.int64) * 3
+        threshold = _threshold(threshold_bits, sorted_boxes)
+        in_range = j < n
+        bx1 = tl.load(x1 + j, mask=in_range, other=0.0)
+        by1 = tl.load(y1 + j, mask=in_range, other=0.0)
+        bx2 = tl.load(x2 + j, mask=in_range, other=0.0)
+        by2 = tl.load(y2 + j, mask=in_range, other=0.0)
+        hit = j < 0
+        for i in range(begin, end):
+            if tl.load(keep + i) != 0:
+                segment_end = reach
+                if ends is not None:
+                    segment_end = tl.load(ends + i)
+                overlap = _overlap(
+                    tl.load(x1 + i), tl.load(y1 + i), tl.load(x2 + i), tl.load(y2 + i), bx1, by1, bx2, by2, threshold
+                )
+                hit = hit | (overlap & (j < segment_end))
+        # Several programs may write the same 1.
+        tl.store(removed + j, tl.full([BLOCK], 1, tl.int8), mask=hit & in_range)
+
+
+def _round_down(threshold: float, dtype: torch.dtype) -> float:
+    """The largest number of a dtype that is not above: a float32 IoU exceeds the one when it exceeds the other."""
+    rounded = torch.tensor(threshold, dtype=dtype, device="cpu")
+    if rounded.item() > threshold:
+        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype, device="cpu"))
+    return rounded.item()
+
+
+def _keys_launch(scores: torch.Tensor) -> tuple[torch.Tensor, Launch]:
+    n = scores.shape[0]
+    keys = torch.empty(n, dtype=torch.int64 if scores.dtype == torch.float64 else torch.int32, device=scores.device)
+    arguments = {"scores": scores, "keys": keys, "stride": scores.stride(0), "n": n, "BLOCK": 1024}
+    return keys, Launch(nms_keys_kernel, (triton.cdiv(n, 1024),), arguments, {"num_warps": 4})
+
+
+def _suppress_launches(
+    boxes: torch.Tensor,
+    order: torch.Tensor,
+    ends: torch.Tensor | None,
+    compute: torch.dtype,
+    iou_threshold: float,
+) -> tuple[torch.Tensor, list[Launch]]:
+    """Flags ``[N]`` of the boxes kept, in ``order [N]``, and what computes them."""
+    n, device = boxes.shape[0], boxes.device
+    sorted_boxes = torch.empty((4, n), dtype=compute, device=device)
+    removed = torch.empty(n, dtype=torch.int8, device=device)
+    keep = torch.empty(n, dtype=torch.int8, device=device)
+    words = triton.cdiv(min(n, _CHUNK), 64)
+    mask = torch.empty((min(n, _CHUNK), words), dtype=torch.int64, device=device)
+    gather = {
+        "boxes": boxes,
+        "order": order,
+        "sorted_boxes": sorted_boxes,
+        "removed": removed,
+        "box_stride": boxes.stride(0),
+        "coordinate_stride": boxes.stride(1),
+        "n": n,
+        "BLOCK": 256,
+    }
+    launches = [Launch(nms_gather_kernel, (triton.cdiv(n, 256),), gather, {"num_warps": 4})]
+    pairs = {
+        "sorted_boxes": sorted_boxes,
+        "ends": ends,
+        "threshold_bits": double_bits(_round_down(iou_threshold, compute)),
+        "n": n,
+    }
+    # A fused multiply-add would round the areas differently from the definition.
+    exact = {"enable_fp_fusion": False}
+    # Few distinct widths: each is a kernel to compile.
+    padded_words = next(w for w in (16, 128) if words <= w)
+    for first in range(0, n, _CHUNK):
+        last = min(first + _CHUNK, n)
+        size = last - first
+        chunk = {"first": first, "last": last}
+        build = {**pairs, **chunk, "mask": mask, "words": words, "ROWS": _ROWS}
+        grid = (triton.cdiv(size, 64), triton.cdiv(size, _ROWS))
+        launches.append(Launch(nms_mask_kernel, grid, build, {"num_warps": _ROWS // 64, **exact}))
+        scan = {"mask": mask, "ends": ends, "removed": removed, "keep": keep, **chunk, "words": words}
+        scan |= {"BOXES": 256, "WORDS": padded_words}
+        # Programs for segments that begin in a stretch; without classes there is one segment.
+        grid = (1 if ends is None else triton.cdiv(size, 256),)
+        launches.append(Launch(nms_scan_kernel, grid, scan, {"num_warps": 4 if padded_words == 16 else 8}))
+        if last < n:
+            sweep = {**pairs, **chunk, "keep": keep, "removed": removed, "BLOCK": _SWEEP}
+            grid = (triton.cdiv(n - last, _SWEEP), triton.cdiv(size, _SWEEP))
+            launches.append(Launch(nms_sweep_kernel, grid, sweep, {"num_warps": 2, **exact}))
+    return keep, launches
+
+
+def _compute_dtype(boxes: torch.Tensor, scores: torch.Tensor) -> torch.dtype:
+    return torch.float64 if torch.float64 in (boxes.dtype, scores.dtype) else torch.float32
+
+
+def _descending(scores: torch.Tensor) -> torch.Tensor:
+    """Indices by falling score; ties by the lower index, NaN last."""
+    keys, launch = _keys_launch(scores)
+    run(scores.device, [launch])
+    return torch.sort(keys, descending=True, stable=True).indices
+
+
+def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    """Indices of the boxes ``[N, 4]`` (x1, y1, x2, y2) that greedy suppression keeps, by falling score ``[N]``."""
+    if boxes.shape[0] == 0:
+        return torch.empty(0, dtype=torch.int64, device=boxes.device)
+    order = _descending(scores)
+    keep, launches = _suppress_launches(boxes, order, None, _compute_dtype(boxes, scores), iou_threshold)
+    run(boxes.device, launches)
+    return order[keep.view(torch.bool)]
+
+
+def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    """The same, where a box suppresses only boxes of its own class ``idxs [N]``."""
+    if boxes.shape[0] == 0:
+        return torch.empty(0, dtype=torch.int64, device=boxes.device)
+    by_score = _descending(scores)
+    classes, by_class = torch.sort(idxs[by_score], stable=True)
+    ends = torch.searchsorted(classes, classes, right=True, out_int32=True)
+    order = by_score[by_class]
+    keep, launches = _suppress_launches(boxes, order, ends, _compute_dtype(boxes, scores), iou_threshold)
+    run(boxes.device, launches)
+    kept_by_score = torch.empty_like(keep).scatter_(0, by_class, keep)
+    return by_score[kept_by_score.view(torch.bool)]
+
+
+def ahead_of_time() -> Iterator[tuple[str, Launch]]:
+    """The launches of typical calls, named: what has to compile for every target without a GPU at hand."""
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        for n in (1000, 20000):
+            boxes = torch.empty((n, 4), dtype=dtype, device="meta")
+            scores = torch.empty(n, dtype=dtype, device="meta")
+            order = torch.empty(n, dtype=torch.int64, device="meta")
+            yield f"{str(dtype)[6:]}-{n}", _keys_launch(scores)[1]
+            for ends in (None, torch.empty(n, dtype=torch.int32, device="meta")):
+                _, launches = _suppress_launches(boxes, order, ends, _compute_dtype(boxes, scores), 0.5)
+                name = f"{str(dtype)[6:]}-{n}{'' if ends is None else '-batched'}"
+                yield from ((name, launch) for launch in launches)

@@ -1,0 +1,489 @@
+"""RoI Align, forward and backward.
+
+Both kernels read the weights that :mod:`structops.triton_kernels._roi_axes` prepares, so what remains is moving
+features: the forward gathers pixels by bin, the backward gathers bins by pixel. Neither uses atomics, so results are
+the same bit for bit from run to run. Block sizes follow from the shapes by the closed forms below rather than from
+autotuning: the kernels are bound by loads in flight, which can be counted, and autotuning would cost the first call of
+every shape seconds and a host sync.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import triton
+import triton.language as tl
+from structops.triton_kernels._launch import Launch, multiprocessors, run
+from structops.triton_kernels._roi_axes import RoiAxes, roi_axes
+
+from structops._layout import memory_format
+
+
+@triton.jit
+def _tap(index, weight, start, first_pixel, j, mask, DENSE: tl.constexpr):
+    """Pixel and weight of entry j of each bin; weight zero where there is none."""
+    value = tl.load(weight + start + j, mask=mask, other=0.0)
+    pixel = first_pixel + j if DENSE else tl.load(index + start + j, mask=mask, other=0)
+    return pixel.to(tl.int64), value
+
+
+@triton.jit
+def _of_bins(x, BINS_FIRST: tl.constexpr):
+    """A vector over bins as a column or a row of the tile: consecutive lanes lie along its last axis."""
+    return x[:, None] if BINS_FIRST else x[None, :]
+
+
+@triton.jit
+def _add(total, row, pixel, weight_x, weight_y, stride_w, channel_mask, BINS_FIRST: tl.constexpr):
+    """Adds one pixel of every bin. Where its weight is zero it is not read."""
+    w = weight_y * weight_x
+    pointers = row + _of_bins(pixel * stride_w, BINS_FIRST)
+    features = tl.load(pointers, mask=_of_bins(w != 0.0, BINS_FIRST) & channel_mask, other=0.0)
+    return total + _of_bins(w, BINS_FIRST) * features.to(total.dtype)
+
+
+@triton.jit
+def _add_row(
+    total,
+    row,
+    wy,
+    x0,
+    w0,
+    x1,
+    w1,
+    x2,
+    w2,
+    x3,
+    w3,
+    stride_w,
+    channel_mask,
+    TAPS: tl.constexpr,
+    BINS_FIRST: tl.constexpr,
+):
+    total = _add(total, row, x0, w0, wy, stride_w, channel_mask, BINS_FIRST)
+    total = _add(total, row, x1, w1, wy, stride_w, channel_mask, BINS_FIRST)
+    if TAPS != 2:
+        total = _add(total, row, x2, w2, wy, stride_w, channel_mask, BINS_FIRST)
+        total = _add(total, row, x3, w3, wy, stride_w, channel_mask, BINS_FIRST)
+    return total
+
+
+@triton.jit(do_not_specialize=["pooled_h", "pooled_w", "slots", "slots_y", "splits", "tiles_per_program"])
+def roi_align_forward_kernel(
+    features,  # [N, C, H, W]
+    out,  # [K, C, PH, PW], written
+    image,  # [K] int32
+    spans,  # [K, PH + PW, 3] int32
+    index,  # [K, slots] int32
+    weight,  # [K, slots]
+    stride_n,
+    stride_c,
+    stride_h,
+    stride_w,
+    out_stride_k,
+    out_stride_c,
+    out_stride_bin,  # from (ph, pw) to the next in row order
+    channels,
+    pooled_h,
+    pooled_w,
+    slots,
+    slots_y,
+    splits,  # programs that share a RoI's bins
+    tiles_per_program,
+    TAPS: tl.constexpr,  # entries per bin along an axis; 0: as the span says
+    DENSE: tl.constexpr,
+    BINS_FIRST: tl.constexpr,  # the tile is [bins, channels] and not [channels, bins]
+    BLOCK_BINS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    # Neighbouring programs share a RoI, and so its tables and the map's lines.
+    pid = tl.program_id(0)
+    channel_blocks = tl.cdiv(channels, BLOCK_C)
+    channel = (pid % channel_blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
+    channel_mask = _of_bins(channel < channels, not BINS_FIRST)
+    split = pid // channel_blocks % splits
+    k = (pid // channel_blocks // splits).to(tl.int64)
+
+    picture = tl.load(image + k)
+    valid = picture >= 0
+    source = features + picture.to(tl.int64) * stride_n + _of_bins(channel.to(tl.int64) * stride_c, not BINS_FIRST)
+    target = out + k * out_stride_k + _of_bins(channel.to(tl.int64) * out_stride_c, not BINS_FIRST)
+    span = spans + k * (pooled_h + pooled_w) * 3
+    if not DENSE:
+        index += k * slots
+    weight += k * slots
+    bins = pooled_h * pooled_w
+    for tile in range(split * tiles_per_program, (split + 1) * tiles_per_program):
+        b = tile * BLOCK_BINS + tl.arange(0, BLOCK_BINS)
+        mask = (b < bins) & valid
+        ph = b // pooled_w
+        pw = b - ph * pooled_w
+        # A bin's entries: on from `start`, `count` of them.
+        if TAPS > 0:
+            start_y = ph * TAPS
+            start_x = slots_y + pw * TAPS
+            count_y = tl.full([BLOCK_BINS], TAPS, tl.int32)
+            count_x = count_y
+            first_y = count_y
+            first_x = count_y
+            rows = TAPS
+            columns = TAPS
+        else:
+            start_y = tl.load(span + ph * 3, mask=mask, other=0)
+            count_y = tl.load(span + ph * 3 + 1, mask=mask, other=0)
+            first_y = tl.load(span + ph * 3 + 2, mask=mask, other=0)
+            start_x = tl.load(span + (pooled_h + pw) * 3, mask=mask, other=0)
+            count_x = tl.load(span + (pooled_h + pw) * 3 + 1, mask=mask, other=0)
+            first_x = tl.load(span + (pooled_h + pw) * 3 + 2, mask=mask, other=0)
+            rows = tl.max(count_y, axis=0)
+            columns = tl.max(count_x, axis=0)
+        if BINS_FIRST:
+            total = tl.zeros([BLOCK_BINS, BLOCK_C], weight.dtype.element_ty)
+        else:
+            total = tl.zeros([BLOCK_C, BLOCK_BINS], weight.dtype.element_ty)
+        # Four columns at a time: their loads are independent, so all are in flight together.
+        for j in range(0, columns, 4):
+            x0, w0 = _tap(index, weight, start_x, first_x, j, mask & (j < count_x), DENSE)
+            x1, w1 = _tap(index, weight, start_x, first_x, j + 1, mask & (j + 1 < count_x), DENSE)
+            x2, w2 = x0, w0
+            x3, w3 = x0, w0
+            if TAPS != 2:
+                x2, w2 = _tap(index, weight, start_x, first_x, j + 2, mask & (j + 2 < count_x), DENSE)
+                x3, w3 = _tap(index, weight, start_x, first_x, j + 3, mask & (j + 3 < count_x), DENSE)
+            if TAPS > 0:
+                for i in tl.static_range(TAPS):
+                    y, wy = _tap(index, weight, start_y, first_y, i, mask, DENSE)
+                    row = source + _of_bins(y * stride_h, BINS_FIRST)
+                    total = _add_row(
+                        total, row, wy, x0, w0, x1, w1, x2, w2, x3, w3, stride_w, channel_mask, TAPS, BINS_FIRST
+                    )
+            else:
+                for i in range(rows):
+                    y, wy = _tap(index, weight, start_y, first_y, i, mask & (i < count_y), DENSE)
+                    row = source + _of_bins(y * stride_h, BINS_FIRST)
+                    total = _add_row(
+                        total, row, wy, x0, w0, x1, w1, x2, w2, x3, w3, stride_w, channel_mask, TAPS, BINS_FIRST
+                    )
+        total = tl.where(valid, total, float("nan"))
+        # Written once and not read here: leave the cache to the features.
+        tl.store(
+            target + _of_bins(b.to(tl.int64) * out_stride_bin, BINS_FIRST),
+            total.to(out.dtype.element_ty),
+            mask=_of_bins(b < bins, BINS_FIRST) & channel_mask,
+            eviction_policy="evict_first",
+        )
+
+
+@triton.jit(do_not_specialize=["tiles_y", "tiles_x", "rois_count", "words"])
+def roi_align_candidates_kernel(
+    image,  # [K] int32
+    tiles,  # [tiles_y + tiles_x, K] int64
+    candidates,  # [N * tiles_y * tiles_x, words] int32, written: bit k % 32 of word k // 32: RoI k reaches the tile
+    tiles_y,
+    tiles_x,
+    rois_count,
+    words,
+    WORDS: tl.constexpr,
+):
+    tile = tl.program_id(0)
+    picture = tile // (tiles_y * tiles_x)
+    ty = tile // tiles_x % tiles_y
+    tx = tile % tiles_x
+    word = tl.program_id(1) * WORDS + tl.arange(0, WORDS)
+    lane = tl.arange(0, 32)
+    k = word[:, None] * 32 + lane[None, :]
+    mask = k < rois_count
+    hit = tl.load(image + k, mask=mask, other=-1) == picture
+    hit = hit & (tl.load(tiles + ty.to(tl.int64) * rois_count + k, mask=mask, other=0) != 0)
+    hit = hit & (tl.load(tiles + (tiles_y + tx).to(tl.int64) * rois_count + k, mask=mask, other=0) != 0)
+    bits = tl.sum(hit.to(tl.int32) << lane[None, :], axis=1)
+    tl.store(candidates + tile.to(tl.int64) * words + word, bits, mask=word < words)
+
+
+@triton.jit(do_not_specialize=["pooled_h", "pooled_w", "slots", "tiles_y", "tiles_x", "rois_count", "words"])
+def roi_align_backward_kernel(
+    grad,  # [K, C, PH, PW]
+    grad_input,  # [N, C, H, W], written
+    candidates,  # [N * tiles_y * tiles_x, words] int32
+    tiles,  # [tiles_y + tiles_x, K] int64
+    spans,  # [K, PH + PW, 3] int32
+    weight,  # [K, slots]
+    grad_stride_k,
+    grad_stride_c,
+    grad_stride_h,
+    grad_stride_w,
+    stride_n,
+    stride_c,
+    stride_h,
+    stride_w,
+    channels,
+    height,
+    width,
+    pooled_h,
+    pooled_w,
+    slots,
+    tiles_y,
+    tiles_x,
+    rois_count,
+    words,
+    TILE_Y: tl.constexpr,
+    TILE_X: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    pid = tl.program_id(0)
+    channel_blocks = tl.cdiv(channels, BLOCK_C)
+    channel = (pid % channel_blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
+    channel_mask = (channel < channels)[None, None, :]
+    tile = pid // channel_blocks
+    picture = tile // (tiles_y * tiles_x)
+    ty = tile // tiles_x % tiles_y
+    tx = tile % tiles_x
+    y = ty * TILE_Y + tl.arange(0, TILE_Y)
+    x = tx * TILE_X + tl.arange(0, TILE_X)
+
+    total = tl.zeros([TILE_Y, TILE_X, BLOCK_C], weight.dtype.element_ty)
+    source = grad + (channel.to(tl.int64) * grad_stride_c)[None, None, :]
+    for word in range(words):
+        bits = tl.load(candidates + tile.to(tl.int64) * words + word)
+        while bits != 0:
+            # The lowest set bit is a power of two: its number is the exponent of its float.
+            lowest = bits & -bits
+            k = word * 32 + ((lowest.to(tl.float32).to(tl.int32, bitcast=True) >> 23) & 255) - 127
+            k = k.to(tl.int64)
+            bits = bits ^ lowest
+            range_y = tl.load(tiles + ty.to(tl.int64) * rois_count + k)
+            range_x = tl.load(tiles + (tiles_y + tx).to(tl.int64) * rois_count + k)
+            span = spans + k * (pooled_h + pooled_w) * 3
+            bin_weights = weight + k * slots
+            for ph in range((range_y & 0x7FFFFFFF).to(tl.int32), (range_y >> 32).to(tl.int32)):
+                start_y = tl.load(span + ph * 3)
+                count_y = tl.load(span + ph * 3 + 1)
+                entry_y = y - tl.load(span + ph * 3 + 2)
+                inside_y = (entry_y >= 0) & (entry_y < count_y)
+                wy = tl.load(bin_weights + start_y + entry_y, mask=inside_y, other=0.0)
+                # One row of bins along x first: the two sums are separable, which saves most of the multiplications.
+                row = tl.zeros([1, TILE_X, BLOCK_C], weight.dtype.element_ty)
+                for pw in range((range_x & 0x7FFFFFFF).to(tl.int32), (range_x >> 32).to(tl.int32)):
+                    start_x = tl.load(span + (pooled_h + pw) * 3)
+                    count_x = tl.load(span + (pooled_h + pw) * 3 + 1)
+                    entry_x = x - tl.load(span + (pooled_h + pw) * 3 + 2)
+                    inside_x = (entry_x >= 0) & (entry_x < count_x)
+                    wx = tl.load(bin_weights + start_x + entry_x, mask=inside_x, other=0.0)
+                    g = tl.load(
+                        source + (k * grad_stride_k + ph * grad_stride_h + pw * grad_stride_w),
+                        mask=channel_mask,
+                        other=0.0,
+                    )
+                    row += wx[None, :, None] * g.to(row.dtype)
+                total += wy[:, None, None] * row
+    # Every pixel is written once, zeros included: the output needs no clearing.
+    position = picture.to(tl.int64) * stride_n + (y.to(tl.int64) * stride_h)[:, None] + x.to(tl.int64) * stride_w
+    tl.store(
+        grad_input + position[:, :, None] + (channel.to(tl.int64) * stride_c)[None, None, :],
+        total.to(grad_input.dtype.element_ty),
+        mask=((y < height)[:, None] & (x < width)[None, :])[:, :, None] & channel_mask,
+        eviction_policy="evict_first",
+    )
+
+
+def _weight_dtype(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _forward_launch(features: torch.Tensor, axes: RoiAxes, out: torch.Tensor) -> Launch:
+    _, channels, _, _ = features.shape
+    k, _, pooled_h, pooled_w = out.shape
+    bins = pooled_h * pooled_w
+    channels_last = memory_format(features) == torch.channels_last
+    double = features.dtype == torch.float64
+    if channels_last:
+        # A warp reads whole pixels, in 16-byte loads: one (halves) or two (floats) of each lane for 256 channels. With
+        # 8 values a thread and 16 pixels a bin, 32 to 64 KiB are in flight per program.
+        elements = 512 if double else 1024
+        block_c = min(elements // 4, triton.next_power_of_2(channels))
+        block_bins = min(elements // block_c, triton.next_power_of_2(bins))
+    else:
+        # Lanes are bins, whose pixels are neighbours along x; each thread takes four channels of one bin, which share
+        # its weights.
+        block_bins = min(32, triton.next_power_of_2(bins))
+        block_c = min(512 // block_bins, triton.next_power_of_2(channels))
+    channel_blocks, bin_tiles = triton.cdiv(channels, block_c), triton.cdiv(bins, block_bins)
+    # Bins of a RoI overlap, so keeping them in one program serves the overlap from L1. Split only as far as it takes
+    # to give each multiprocessor 8 programs of 4 warps.
+    splits = min(bin_tiles, triton.cdiv(8 * multiprocessors(features.device), k * channel_blocks))
+    stride_n, stride_c, stride_h, stride_w = features.stride()
+    arguments = {
+        "features": features,
+        "out": out,
+        "image": axes.image,
+        "spans": axes.spans,
+        "index": axes.index,
+        "weight": axes.weight,
+        "stride_n": stride_n,
+        "stride_c": stride_c,
+        "stride_h": stride_h,
+        "stride_w": stride_w,
+        "out_stride_k": out.stride(0),
+        "out_stride_c": out.stride(1),
+        "out_stride_bin": channels if channels_last else 1,
+        "channels": channels,
+        "pooled_h": pooled_h,
+        "pooled_w": pooled_w,
+        "slots": axes.weight.shape[1],
+        "slots_y": axes.slots_y,
+        "splits": splits,
+        "tiles_per_program": triton.cdiv(bin_tiles, splits),
+        "TAPS": axes.taps,
+        "DENSE": axes.index is None,
+        "BINS_FIRST": channels_last,
+        "BLOCK_BINS": block_bins,
+        "BLOCK_C": block_c,
+    }
+    vector_loads = channels_last and channels * features.element_size() % 16 == 0
+    grid = (k * splits * channel_blocks,)
+    return Launch(roi_align_forward_kernel, grid, arguments, {"num_warps": 4}, vector_loads)
+
+
+def _forward(
+    input: torch.Tensor,
+    rois: torch.Tensor,
+    spatial_scale: float,
+    pooled: tuple[int, int],
+    sampling_ratio: int,
+    aligned: bool,
+) -> tuple[torch.Tensor, list[Launch]]:
+    batch, channels, height, width = input.shape
+    out = torch.empty(
+        (rois.shape[0], channels, *pooled),
+        dtype=input.dtype,
+        device=input.device,
+        memory_format=memory_format(input),
+    )
+    if out.numel() == 0:
+        return out, []
+    axes = roi_axes(
+        rois, spatial_scale, pooled, sampling_ratio, aligned, (batch, height, width), _weight_dtype(input.dtype)
+    )
+    return out, [axes.launch, _forward_launch(input, axes, out)]
+
+
+def roi_align(
+    input: torch.Tensor,
+    rois: torch.Tensor,
+    spatial_scale: float,
+    pooled_height: int,
+    pooled_width: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> torch.Tensor:
+    """RoI Align of ``input [N, C, H, W]`` at ``rois [K, 5]``: ``[K, C, pooled_height, pooled_width]``."""
+    pooled = (pooled_height, pooled_width)
+    out, launches = _forward(input, rois, spatial_scale, pooled, sampling_ratio, aligned)
+    run(input.device, launches)
+    return out
+
+
+def _backward(
+    grad: torch.Tensor,
+    rois: torch.Tensor,
+    spatial_scale: float,
+    map_shape: tuple[int, int, int, int],
+    sampling_ratio: int,
+    aligned: bool,
+) -> tuple[torch.Tensor, list[Launch]]:
+    k, _, pooled_h, pooled_w = grad.shape
+    batch, channels, height, width = map_shape
+    accumulate = _weight_dtype(grad.dtype)
+    layout = memory_format(grad)
+    grad_input = torch.empty(map_shape, dtype=grad.dtype, device=grad.device, memory_format=layout)
+    if grad_input.numel() == 0:
+        return grad_input, []
+    # The smaller the tile, the less of it lies outside the bins that reach into it, and the more often a bin is read:
+    # 4 x 4 is where the two costs meet for bins of 1 to 4 pixels. NCHW takes two for whole 32-byte sectors.
+    # A program is one warp, whose lanes are channels, so nothing in its loops waits for another warp.
+    channels_last = layout == torch.channels_last
+    tile_y, tile_x = tile = (4, 4) if channels_last else (4, 8)
+    block_c = min((128 if channels_last else 64) * 4 // accumulate.itemsize, triton.next_power_of_2(channels))
+    axes = roi_axes(
+        rois,
+        spatial_scale,
+        (pooled_h, pooled_w),
+        sampling_ratio,
+        aligned,
+        (batch, height, width),
+        accumulate,
+        tile,
+    )
+    tiles_y, tiles_x = triton.cdiv(height, tile_y), triton.cdiv(width, tile_x)
+    words = triton.cdiv(k, 32)
+    tile_count = batch * tiles_y * tiles_x
+    candidates = torch.empty((tile_count, words), dtype=torch.int32, device=grad.device)
+    counts = {"tiles_y": tiles_y, "tiles_x": tiles_x, "rois_count": k, "words": words}
+    find = {"image": axes.image, "tiles": axes.tiles, "candidates": candidates, **counts, "WORDS": 8}
+    gather = {
+        "grad": grad,
+        "grad_input": grad_input,
+        "candidates": candidates,
+        "tiles": axes.tiles,
+        "spans": axes.spans,
+        "weight": axes.weight,
+        **{f"grad_stride_{d}": s for d, s in zip("kchw", grad.stride(), strict=True)},
+        **{f"stride_{d}": s for d, s in zip("nchw", grad_input.stride(), strict=True)},
+        "channels": channels,
+        "height": height,
+        "width": width,
+        "pooled_h": pooled_h,
+        "pooled_w": pooled_w,
+        "slots": axes.weight.shape[1],
+        **counts,
+        "TILE_Y": tile_y,
+        "TILE_X": tile_x,
+        "BLOCK_C": block_c,
+    }
+    vector_loads = channels_last and grad.dtype.itemsize >= 4
+    return grad_input, [
+        axes.launch,
+        Launch(roi_align_candidates_kernel, (tile_count, triton.cdiv(words, 8)), find, {"num_warps": 4}),
+        Launch(
+            roi_align_backward_kernel,
+            (tile_count * triton.cdiv(channels, block_c),),
+            gather,
+            {"num_warps": 1},
+            vector_loads,
+        ),
+    ]
+
+
+def roi_align_backward(
+    grad: torch.Tensor,
+    rois: torch.Tensor,
+    spatial_scale: float,
+    pooled_height: int,
+    pooled_width: int,
+    batch_size: int,
+    channels: int,
+    height: int,
+    width: int,
+    sampling_ratio: int,
+    aligned: bool,
+) -> torch.Tensor:
+    """Gradient of :func:`roi_align` with respect to its input: ``grad [K, C, PH, PW]`` to ``[N, C, H, W]``."""
+    shape = (batch_size, channels, height, width)
+    grad_input, launches = _backward(grad, rois, spatial_scale, shape, sampling_ratio, aligned)
+    run(grad.device, launches)
+    return grad_input
+
+
+def ahead_of_time() -> Iterator[tuple[str, Launch]]:
+    """The launches of typical calls, named: what has to compile for every target without a GPU at hand."""
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        for layout in (torch.contiguous_format, torch.channels_last):
+            features = torch.empty((2, 256, 50, 64), dtype=dtype, device="meta", memory_format=layout)
+            rois = torch.empty((1000, 5), dtype=features.dtype, device="meta")
+            name = f"{str(dtype)[6:]}-{'NHWC' if layout == torch.channels_last else 'NCHW'}"
+            for ratio in (1, 2, 3, 0):
+                out, launches = _forward(features, rois, 0.25, (7, 7), ratio, ratio == 2)
+                yield from ((f"forward-{name}-sampling{ratio}", launch) for launch in launches)
+            _, launches = _backward(out, rois, 0.25, tuple(features.shape), 0, True)
+            yield from ((f"backward-{name}", launch) for launch in launches)

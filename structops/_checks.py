@@ -14,7 +14,10 @@ INTEGER = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def require(condition: bool, message: Callable[[], str]) -> None:
-    torch._check(condition, message)
+    if not isinstance(condition, bool):
+        torch._check(condition, message)
+    elif not condition:  # raised here: torch.compile takes no message that closes over arguments
+        raise RuntimeError(message())
 
 
 def floating(op: str, name: str, tensor: torch.Tensor) -> None:

@@ -20,7 +20,7 @@ def as_rois(op: str, boxes: Boxes, width: int = 5) -> torch.Tensor:
     require(len(boxes) > 0, lambda: f"{op}: boxes must hold one tensor per image, got an empty list")
     for i, b in enumerate(boxes):
         require(
-            isinstance(b, torch.Tensor) and b.dim() == 2 and b.shape[1] == width - 1,
+            isinstance(b, torch.Tensor) and b.dim() == 2 and bool(b.shape[1] == width - 1),
             lambda i=i, b=b: (
                 f"{op}: boxes[{i}] must be [L, {width - 1}], got "
                 f"{list(b.shape) if isinstance(b, torch.Tensor) else type(b).__name__}"

@@ -80,7 +80,7 @@ def test_threshold_is_not_rounded_to_float(place):
 
 
 def test_half_boxes_are_compared_in_float32(place, g):
-    boxes, scores, idxs = (t.to(place) for t in crowded(200, g))
+    boxes, scores, _ = (t.to(place) for t in crowded(200, g))
     for dtype in (torch.float16, torch.bfloat16):
         half, s = boxes.to(dtype), scores.to(dtype)
         assert torch.equal(ops.nms(half, s, 0.5), ops.nms(half.float(), s.float(), 0.5))

@@ -113,10 +113,11 @@ def plan(
     if spec.differentiable:
         gradient = [c for c in cases if "gradient" in c.tags]
         yield from jobs("gradcheck", gradient, [DOUBLE], dense)
-        yield from jobs("gradgradcheck", gradient, [DOUBLE], dense[:1])
-    registered = quick[:2] if slow or backend == "reference" else quick
-    yield from jobs("opcheck", registered, one, dense)
-    graphs = [c for c in registered if not c.tags & {"hostile"}]
-    yield from jobs("compile", graphs[:1] if slow else graphs, one, dense)
+        yield from jobs("gradgradcheck", [c for c in gradient if "hostile" not in c.tags], [DOUBLE], dense[:1])
+    # Not where results hold NaN: gradgradcheck and opcheck take NaN to differ from NaN.
+    graphs = [c for c in quick if "hostile" not in c.tags]
+    graphs = graphs[:2] if slow or backend == "reference" else graphs
+    yield from jobs("opcheck", graphs, one, dense)
+    yield from jobs("compile", graphs[: 1 if slow else 5], one, layouts[:1])
     yield from jobs("export", graphs, one, layouts[:1])
     yield from jobs("error", spec.errors, one, layouts[:1])

@@ -42,6 +42,7 @@ class Cells {
 
 // Sorts items [n] (index into order [..] of boxes [.., 4]) along a Z-order curve; spare [n] is scratch.
 // Any order is correct. The more boxes the more cells, and passes: 8, 16 or 24 bits of key.
+// Sizes apart from each other, before places, did not pay: 8.3 ms against 4.1 for 20,000 spread boxes.
 template <class T>
 Indexed<uint32_t>* sort_by_place(const T* boxes, const uint32_t* order, Indexed<uint32_t>* items,
                                  Indexed<uint32_t>* spare, int64_t n) {

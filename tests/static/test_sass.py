@@ -1,0 +1,150 @@
+"""Machine code of the CUDA kernels for sm_90, without a GPU: registers, spills, vector loads, atomics."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from budgets import BUDGETS
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = sorted((ROOT / "csrc").rglob("*.cu"))
+KERNELS = sorted(BUDGETS)
+
+
+def _nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH")
+    return (
+        shutil.which("nvcc", path=f"{home}/bin")
+        if home
+        else shutil.which("nvcc") or shutil.which("/usr/local/cuda/bin/nvcc")
+    )
+
+
+def _cuobjdump() -> str | None:
+    """The toolkit's, or the one that Triton carries."""
+    found = shutil.which("cuobjdump")
+    if found:
+        return found
+    try:
+        import triton
+    except ImportError:
+        return None
+    carried = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    return str(carried) if carried.is_file() else None
+
+
+NVCC, CUOBJDUMP = _nvcc(), _cuobjdump()
+pytestmark = [
+    pytest.mark.skipif(NVCC is None, reason="nvcc was not found: kernels cannot be compiled for sm_90 here"),
+    pytest.mark.skipif(CUOBJDUMP is None, reason="cuobjdump was not found (it comes with the CUDA toolkit and Triton)"),
+]
+
+
+def _kernel_flags() -> list[str]:
+    """The flags that decide machine code, as setup.py gives them to nvcc."""
+    strings = {n.value for n in ast.walk(ast.parse((ROOT / "setup.py").read_text())) if isinstance(n, ast.Constant)}
+    flags = ["-std=c++20", "-O3", "-fmad=false", "--expt-relaxed-constexpr"]
+    assert strings >= set(flags), "setup.py builds the kernels with other flags than these tests"
+    return flags
+
+
+@dataclass
+class Kernel:
+    registers: int
+    stack: int
+    spills: int
+    sass: list[str]
+
+
+def _short_name(demangled: str) -> str:
+    name = demangled.removeprefix("void ").replace("(anonymous namespace)::", "")
+    return re.sub(r"\w+::", "", name.split("(")[0])
+
+
+def _demangle(names: list[str]) -> dict[str, str]:
+    out = subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True).stdout
+    return dict(zip(names, map(_short_name, out.splitlines()), strict=True))
+
+
+def _compile(source: Path, folder: Path) -> dict[str, Kernel]:
+    binary = folder / f"{source.stem}.cubin"
+    command = [NVCC, *_kernel_flags(), "-arch=sm_90", f"-I{ROOT / 'csrc'}", "-Xptxas", "-v", "-cubin"]
+    done = subprocess.run([*command, str(source), "-o", str(binary)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    usage = re.findall(
+        r"Function properties for (\w+)\n\s+(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n"
+        r".*?Used (\d+) registers",
+        done.stderr,
+    )
+    dump = subprocess.run([CUOBJDUMP, "-sass", str(binary)], capture_output=True, text=True, check=True).stdout
+    sass = {}
+    for part in dump.split("Function : ")[1:]:
+        name, _, body = part.partition("\n")
+        sass[name.strip()] = re.findall(r"/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P\w+\s+)?([^;]+);", body)
+    short = _demangle([entry[0] for entry in usage])
+    return {
+        short[name]: Kernel(int(registers), int(stack), int(stores) + int(loads), sass[name])
+        for name, stack, stores, loads, registers in usage
+    }
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory) -> dict[str, Kernel]:
+    folder = tmp_path_factory.mktemp("sass")
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found: dict[str, Kernel] = {}
+        for some in pool.map(lambda source: _compile(source, folder), SOURCES):
+            found |= some
+    return found
+
+
+def test_every_kernel_has_a_budget(kernels):
+    assert sorted(kernels) == KERNELS
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_registers(kernels, name):
+    kernel, budget = kernels[name], BUDGETS[name]
+    assert kernel.registers <= budget.registers
+    assert kernel.registers > 0.8 * budget.registers - 8, "the budget is far from what is used: tighten it"
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_nothing_in_local_memory(kernels, name):
+    kernel = kernels[name]
+    assert kernel.stack == 0
+    assert kernel.spills == 0
+    assert not [i for i in kernel.sass if i.startswith(("LDL", "STL"))]
+
+
+@pytest.mark.parametrize("name", [n for n in KERNELS if BUDGETS[n].wide_loads])
+def test_vector_paths_load_16_bytes(kernels, name):
+    wide = [i for i in kernels[name].sass if re.match(r"LDG\.E\.\S*128", i)]
+    assert len(wide) >= BUDGETS[name].wide_loads
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_memory_spaces_are_known(kernels, name):
+    """Generic loads and stores ask which memory a pointer means, every time."""
+    assert not [i for i in kernels[name].sass if re.match(r"(LD|ST)\.", i)]
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_no_float_atomics(kernels, name):
+    """They make a sum depend on the order in which threads arrive."""
+    atomics = [i for i in kernels[name].sass if re.match(r"(RED|ATOM)", i)]
+    assert not [i for i in atomics if re.search(r"\.F(16|32|64)|\.BF16", i)]
+
+
+def test_positions_are_not_contracted(kernels):
+    """Contraction would move samples by a rounding, and IoU with it, against the CPU's."""
+    assert any(i.startswith("DADD") for i in kernels["roi_bounds_kernel"].sass)
+    assert not [i for i in kernels["nms_place_kernel<float>"].sass if i.startswith("FFMA")]

@@ -32,13 +32,13 @@ def test_index_for_index_with_torchvision(n, dtype, g):
     assert torch.equal(ops.batched_nms(boxes, scores, idxs, 0.5), wanted)
 
 
-@pytest.mark.parametrize("n", [100, 3000])
-def test_batched_is_each_class_by_itself(place, n, g):
-    if testing.interpreted(structops.current_backend(), place) and n > 1000:
-        pytest.skip("minutes under Triton's interpreter")
+def test_batched_is_each_class_by_itself(place, g):
+    slow = testing.interpreted(structops.current_backend(), place)
+    n, classes = (60, 3) if slow else (3000, 80)
     boxes, scores, idxs = (t.to(place) for t in crowded(n, g))
+    idxs = idxs % classes
     kept = ops.batched_nms(boxes, scores, idxs, 0.5)
-    for c in range(80):
+    for c in range(classes):
         members = (idxs == c).nonzero()[:, 0]
         assert torch.equal(kept[idxs[kept] == c], members[ops.nms(boxes[members], scores[members], 0.5)])
     assert torch.equal(kept, ops.batched_nms(boxes, scores, idxs - 2**40, 0.5))
@@ -80,7 +80,7 @@ def test_threshold_is_not_rounded_to_float(place):
 
 
 def test_half_boxes_are_compared_in_float32(place, g):
-    boxes, scores, _ = (t.to(place) for t in crowded(200, g))
+    boxes, scores, _ = (t.to(place) for t in crowded(64, g))
     for dtype in (torch.float16, torch.bfloat16):
         half, s = boxes.to(dtype), scores.to(dtype)
         assert torch.equal(ops.nms(half, s, 0.5), ops.nms(half.float(), s.float(), 0.5))

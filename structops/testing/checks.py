@@ -50,11 +50,10 @@ def check_values(spec: OpSpec, case: Case, target: Target) -> Error:
 def check_gradients(spec: OpSpec, case: Case, target: Target) -> Error:
     """Gradients are the definition's; none flows where the op has none."""
     arguments = arguments_for(spec, case, target)
+    for name in spec.data:
+        arguments[name].requires_grad_()
     output = target.call(spec, arguments)
     if not spec.differentiable:
-        for name in spec.data:
-            arguments[name].requires_grad_()
-        output = target.call(spec, arguments)
         require(not output.requires_grad, "the op is not differentiable, but its result requires a gradient")
         return Error()
     if target.function is not None and not output.requires_grad:

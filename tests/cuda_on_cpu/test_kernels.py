@@ -1,0 +1,111 @@
+"""Every CUDA kernel of the product on the case database of :mod:`structops.testing`, in every flavour.
+
+The public functions run with the emulated kernels in the place of the CPU ones, and their results and gradients are
+compared with the float64 definition. Within a case the order of threads goes round with dtype and layout, so that
+every case, every dtype and every layout meets all three.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+
+from structops.testing import Case, OpSpec, specs
+from structops.testing.cases._draw import boxes, features
+from structops.testing.cases.nms import crowded, scores
+from structops.testing.run import LAYOUTS, Target, arguments_for, expected, gradients, incoming_gradient
+from structops.testing.tolerances import distance
+
+from .emulator import ORDERS, Emulator
+from .operators import emulated, operators
+
+SPECS = specs()
+
+
+def _wide_map(width: int):
+    """Boxes as wide as the map with adaptive sampling: as many taps as it has columns."""
+
+    def make(g):
+        across = torch.cat([torch.zeros(3, 1), boxes(g, 3, width, 2, smallest=0.9 * width, largest=width)], 1)
+        return {"input": features(g, 1, 2, 2, width), "boxes": across, "output_size": (1, 2), "aligned": True}
+
+    return make
+
+
+def _two_chunks(batched: bool):
+    def make(g):
+        n = 2300
+        found = {"boxes": crowded(g, n), "scores": scores(g, n, 512), "iou_threshold": 0.5}
+        return {**found, "idxs": torch.randint(2, (n,), generator=g)} if batched else found
+
+    return make
+
+
+# Paths that only sizes beyond the database's small cases reach.
+EXTRA = {
+    "roi_align": (
+        Case("more-shared-memory-than-the-default", _wide_map(7000)),
+        Case("taps-beyond-shared-memory", _wide_map(12500)),
+    ),
+    "nms": (Case("two-chunks", _two_chunks(batched=False)),),
+    "batched_nms": (Case("two-chunks", _two_chunks(batched=True)),),
+}
+
+
+def _cases(*tags: str) -> list:
+    """(spec, case) pairs as parameters: the extra cases, and those with any of the tags (without tags: all)."""
+    chosen = []
+    for spec in SPECS.values():
+        mine = [c for c in spec.tagged(without=("large",)) if not tags or c.tags & set(tags)]
+        chosen += [pytest.param(spec, c, id=f"{spec.name}-{c.name}") for c in (*mine, *EXTRA.get(spec.name, ()))]
+    return chosen
+
+
+def _layouts(spec: OpSpec) -> tuple[str, ...]:
+    return LAYOUTS if spec.layouts else ("contiguous", "strided")
+
+
+def check(spec: OpSpec, case: Case, dtype: torch.dtype, layout: str, emulator: Emulator) -> None:
+    """Result and gradients of one case against the definition."""
+    target = Target(dtype=dtype, layout=layout)
+    where = f"{emulator.flavour}, {emulator.order} order, {target}"
+    want = expected(spec, case, dtype)
+    with emulated(emulator):
+        arguments = arguments_for(spec, case, target)
+        output = spec.function(**arguments)
+        assert output.shape == want.output.shape, where
+        if spec.compare == "exact":
+            assert torch.equal(output, want.output), where
+            return
+        problem = distance(output, want.output, want.scale, dtype)[1]
+        assert problem is None, f"{where}: {problem}"
+        found = gradients(spec, arguments, output, incoming_gradient(output.detach(), layout))
+    for name, grad, wanted, scale in zip(spec.differentiable, found, want.gradients, want.gradient_scales, strict=True):
+        problem = distance(grad, wanted, scale, dtype)[1]
+        assert problem is None, f"{where}: gradient of {name}: {problem}"
+
+
+@pytest.mark.parametrize(("spec", "case"), _cases())
+def test_values_in_every_order(product, spec, case):
+    emulator = product["plain"]
+    for i, dtype in enumerate(spec.dtypes):
+        for j, layout in enumerate(_layouts(spec)):
+            emulator.order, emulator.seed = ORDERS[(i + j) % 3], i
+            check(spec, case, dtype, layout, emulator)
+
+
+@pytest.mark.parametrize(("spec", "case"), _cases("quick", "hostile"))
+@pytest.mark.parametrize("flavour", ["asan", "race"])
+def test_no_report(product, flavour, spec, case):
+    emulator = product[flavour]
+    dtypes = itertools.cycle(spec.dtypes[1:])  # float16 differs from bfloat16 in conversions only
+    for order, layout, dtype in zip(ORDERS, _layouts(spec), dtypes, strict=False):
+        emulator.order = order
+        check(spec, case, dtype, layout, emulator)
+
+
+def test_every_op_is_emulated():
+    dispatched = {name for spec in SPECS.values() for name in spec.dispatcher_ops}
+    assert set(operators()) == dispatched

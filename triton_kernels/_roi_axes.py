@@ -21,13 +21,6 @@ from structops.triton_kernels._launch import Launch, double_bits
 STATIC_SAMPLES = 2
 
 
-@triton.jit
-def _emit(index, weight, slot, pixel, value, mask, DENSE: tl.constexpr):
-    if not DENSE:
-        tl.store(index + slot, pixel, mask=mask)
-    tl.store(weight + slot, value.to(weight.dtype.element_ty), mask=mask)
-
-
 # No specialisation on numbers that change from call to call and on which no address alignment depends.
 @triton.jit(
     do_not_specialize=[
@@ -140,13 +133,17 @@ def roi_axes_kernel(
 
         write = (moved | last_turn) & (here != 0.0)
         target = slot + (at_pixel if DENSE else count)
-        _emit(index, weight, target, at_pixel, here, write, DENSE)
+        if not DENSE:
+            tl.store(index + target, at_pixel, mask=write)
+        tl.store(weight + target, here.to(weight.dtype.element_ty), mask=write)
         count += write.to(tl.int32)
         first_pixel = tl.where(write, tl.minimum(first_pixel, at_pixel), first_pixel)
         last_pixel = tl.where(write, at_pixel, last_pixel)
         write = (jumped | last_turn) & (after != 0.0)
         target = slot + (at_pixel + 1 if DENSE else count)
-        _emit(index, weight, target, at_pixel + 1, after, write, DENSE)
+        if not DENSE:
+            tl.store(index + target, at_pixel + 1, mask=write)
+        tl.store(weight + target, after.to(weight.dtype.element_ty), mask=write)
         count += write.to(tl.int32)
         last_pixel = tl.where(write, at_pixel + 1, last_pixel)
 
@@ -156,7 +153,8 @@ def roi_axes_kernel(
 
     for j in tl.static_range(PAD):
         pad = (p < pooled) & (count <= j)
-        _emit(index, weight, slot + j, tl.zeros([P], tl.int32), tl.zeros([P], tl.float64), pad, DENSE)
+        tl.store(index + slot + j, 0, mask=pad)
+        tl.store(weight + slot + j, 0.0, mask=pad)
     empty = last_pixel < 0
     span = spans + (k * (pooled_h + pooled_w) + tl.where(columns, pooled_h, 0) + p) * 3
     start = slot - k * slots

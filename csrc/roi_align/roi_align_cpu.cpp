@@ -21,17 +21,19 @@
 
 namespace structops::cpu {
 
+// One channel is the same memory in both layouts; the kernels take it as channels_last, without transposing.
 template <class T>
 void roi_align_forward(const RoiAlignParams& p, const T* input, const int64_t strides[4], const double* rois, T* output,
                        bool output_channels_last, ParallelFor parallel_for) {
-  STRUCTOPS_ISA_DISPATCH(roi_align_forward<T>(p, input, strides, rois, output, output_channels_last, parallel_for));
+  STRUCTOPS_ISA_DISPATCH(
+      roi_align_forward<T>(p, input, strides, rois, output, output_channels_last || p.channels == 1, parallel_for));
 }
 
 template <class T>
 void roi_align_backward(const RoiAlignParams& p, const T* grad, const int64_t strides[4], const double* rois,
                         T* grad_input, bool grad_input_channels_last, ParallelFor parallel_for) {
-  STRUCTOPS_ISA_DISPATCH(
-      roi_align_backward<T>(p, grad, strides, rois, grad_input, grad_input_channels_last, parallel_for));
+  STRUCTOPS_ISA_DISPATCH(roi_align_backward<T>(p, grad, strides, rois, grad_input,
+                                               grad_input_channels_last || p.channels == 1, parallel_for));
 }
 
 #define INSTANTIATE(T)                                                                                          \

@@ -80,6 +80,22 @@ class BackwardWorker {
     }
   }
 
+  // A tile that no RoI touches, straight to memory.
+  void zero(const GradTile& tile) const {
+    const int64_t n = tile.channels, width = tile.x1 - tile.x0, plane = p_.height * p_.width;
+    for (int64_t y = tile.y0; y < tile.y1; ++y) {
+      if (channels_last_) {
+        T* to = grad_input_ + ((tile.image * p_.height + y) * p_.width + tile.x0) * p_.channels + tile.c0;
+        const bool whole = n == p_.channels;
+        for (int64_t x = 0; x < (whole ? 1 : width); ++x)
+          std::fill_n(to + x * p_.channels, whole ? width * n : n, T(0));
+      } else {
+        T* to = grad_input_ + (tile.image * p_.channels + tile.c0) * plane + y * p_.width + tile.x0;
+        for (int64_t c = 0; c < n; ++c) std::fill_n(to + c * plane, width, T(0));
+      }
+    }
+  }
+
   void finish() const {
     const int64_t n = tile_.channels, plane = p_.height * p_.width;
     for (int64_t y = tile_.y0; y < tile_.y1; ++y) {
@@ -194,8 +210,13 @@ void roi_align_backward(const RoiAlignParams& p, const T* grad, const int64_t s[
         // Tiles run before channel blocks: a RoI's bins are then still in cache for the tile beside it.
         const int64_t t = i % tiles, c0 = i / tiles * block;
         const int64_t y0 = t / grid.across % grid.down * grid.height, x0 = t % grid.across * grid.width;
-        worker.begin({t / (grid.across * grid.down), y0, std::min(y0 + grid.height, p.height), x0,
-                      std::min(x0 + grid.width, p.width), c0, std::min(block, p.channels - c0)});
+        const GradTile tile{t / (grid.across * grid.down),      y0, std::min(y0 + grid.height, p.height), x0,
+                            std::min(x0 + grid.width, p.width), c0, std::min(block, p.channels - c0)};
+        if (first[t] == first[t + 1]) {
+          worker.zero(tile);
+          continue;
+        }
+        worker.begin(tile);
         for (int64_t v = first[t]; v < first[t + 1]; ++v) worker.add(visits[v], axes[visits[v]].y, axes[visits[v]].x);
         worker.finish();
       }

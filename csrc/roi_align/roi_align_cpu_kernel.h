@@ -1,7 +1,8 @@
 // RoI Align on one instruction set: included inside its namespace by common/cpu/foreach_isa.h.
+// clang-format off: the second is written with the first
 #include "common/cpu/vec.h"
-// vec.h first
 #include "common/cpu/transpose.h"
+// clang-format on
 
 // dst[i] = sum over t of weight[t] * src[t][i], for lanes i .. i + U * kLanes. N taps, or `taps` when N is 0.
 template <int N, int U, class S, class D>
@@ -25,7 +26,14 @@ inline void weighted_sum_taps(const S* const* sources, const acc_t<S>* weights, 
   int64_t i = 0;
   for (; i + 4 * kLanes<A> <= n; i += 4 * kLanes<A>) weighted_sum_block<N, 4>(src, weight, taps, dst, i);
   for (; i + kLanes<A> <= n; i += kLanes<A>) weighted_sum_block<N, 1>(src, weight, taps, dst, i);
-  if (i == n) return;
+  if (n - i <= 2) {  // two scalars cost less than a trip through a padded vector; C = 1 is nothing else
+    for (; i < n; ++i) {
+      A sum = weight[0] * static_cast<A>(src[0][i]);
+      for (int64_t t = 1; t < (N ? N : taps); ++t) sum += weight[t] * static_cast<A>(src[t][i]);
+      dst[i] = static_cast<D>(sum);
+    }
+    return;
+  }
   Vec<A> sum = broadcast(weight[0]) * load_part(src[0] + i, n - i);
   for (int64_t t = 1; t < (N ? N : taps); ++t)
     sum = multiply_add(broadcast(weight[t]), load_part(src[t] + i, n - i), sum);
@@ -59,6 +67,5 @@ inline void weighted_sum(const S* const* src, const acc_t<S>* weight, int64_t ta
 
 inline int64_t round_up(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-#include "roi_align/roi_align_cpu_forward.h"
-// forward, then backward
 #include "roi_align/roi_align_cpu_backward.h"
+#include "roi_align/roi_align_cpu_forward.h"

@@ -16,6 +16,11 @@ from structops import testing
 DEVICES = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
 
 
+def pytest_configure(config):
+    # NumPy, inside the interpreter, warns of the NaN and infinities that hostile cases are made of.
+    config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:triton.runtime.interpreter")
+
+
 def places() -> list[tuple[str, str]]:
     """(device, backend), each that can run here."""
     return [(device, backend) for device in DEVICES for backend in testing.usable_backends(device)]

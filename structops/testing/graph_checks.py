@@ -134,8 +134,11 @@ def check_export(spec: OpSpec, case: Case, target: Target) -> None:
     arguments = {k: _detached(v) for k, v in arguments_for(spec, case, target).items()}
     tensors = {k: v for k, v in arguments.items() if isinstance(v, torch.Tensor | list)}
     module = _Module(spec, tuple(tensors), {k: v for k, v in arguments.items() if k not in tensors})
-    rows = {0: torch.export.Dim.AUTO}
-    shapes = tuple(rows if isinstance(v, torch.Tensor) else [rows] * len(v) for v in tensors.values())
+
+    def rows(x: torch.Tensor) -> dict[int, Any]:
+        return {0: torch.export.Dim.AUTO} if x.shape[0] > 1 else {}  # sizes of 0 and 1 are always constants
+
+    shapes = tuple(rows(v) if isinstance(v, torch.Tensor) else [rows(x) for x in v] for v in tensors.values())
     with warnings.catch_warnings(), target.context():
         warnings.simplefilter("ignore")
         program = torch.export.export(module, tuple(tensors.values()), dynamic_shapes={"tensors": shapes})

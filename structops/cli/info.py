@@ -92,7 +92,7 @@ def _build() -> list[tuple[str, str]]:
 
 
 def _backends() -> list[tuple[str, str]]:
-    rows = []
+    rows: list[tuple[str, str]] = []
     for device in ("cpu", "cuda"):
         if device == "cuda" and not torch.cuda.is_available():
             rows.append((device, "[yellow]no device[/yellow]"))

@@ -144,17 +144,21 @@ def quantised(spec: OpSpec, arguments: Arguments, dtype: torch.dtype) -> Argumen
         wanted = dtype if name in spec.data else other
         return x.to(wanted) if x.dtype == torch.float64 else x
 
-    return {name: _map_tensors(v, lambda x, name=name: change(name, x)) for name, v in arguments.items()}
+    return {name: _map_tensors(v, functools.partial(change, name)) for name, v in arguments.items()}
 
 
 def arguments_for(spec: OpSpec, case: Case, target: Target) -> Arguments:
     """Fresh arguments of a case for a target; differentiable ones require gradients."""
+
+    def to_device(x: torch.Tensor) -> torch.Tensor:
+        return x.to(target.device)
+
     arguments = {}
     for name, value in quantised(spec, case.draw(), target.dtype).items():
         layout = target.layout
         if name not in spec.data or (layout == "channels_last" and name not in spec.layouts):
             layout = "contiguous"
-        arguments[name] = _map_tensors(value, lambda x, at=layout: with_layout(x.to(target.device), at))
+        arguments[name] = _map_tensors(_map_tensors(value, to_device), functools.partial(with_layout, layout=layout))
     for name in spec.differentiable:
         arguments[name].requires_grad_()
     return arguments

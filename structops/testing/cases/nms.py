@@ -6,6 +6,7 @@ Scores on a coarse grid, so that ties are common, wherever a case does not say o
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -14,6 +15,7 @@ from structops.testing.cases._draw import INF, NAN, CaseList, boxes, tensor, uni
 from structops.testing.spec import Arguments, ErrorCase, OpSpec
 
 PLAIN, BATCHED = CaseList(), CaseList()
+Rows = tuple[list[float], ...]
 Draw = Callable[[torch.Generator], tuple[torch.Tensor, torch.Tensor, float]]
 
 
@@ -152,14 +154,14 @@ def _(g):
 # Hostile.
 
 
-def _with_rows(g: torch.Generator, rows: tuple[list[float], ...]) -> torch.Tensor:
+def _with_rows(g: torch.Generator, rows: Rows) -> torch.Tensor:
     b = crowded(g, 70)
     at = torch.randperm(70, generator=g)[: 3 * len(rows)]
     b[at] = tensor(*rows).repeat(3, 1)
     return b
 
 
-NON_FINITE = (
+NON_FINITE: Rows = (
     [NAN, 10, 100, 100],
     [10, NAN, 100, 100],
     [10, 10, NAN, 100],
@@ -170,8 +172,8 @@ NON_FINITE = (
     [-INF, 10, 100, 100],
     [INF, INF, INF, INF],
 )
-INVERTED = ([100, 10, 10, 100], [10, 100, 100, 10], [100, 100, 10, 10], [300, 200, 100, 50])
-HUGE = (
+INVERTED: Rows = ([100, 10, 10, 100], [10, 100, 100, 10], [100, 100, 10, 10], [300, 200, 100, 50])
+HUGE: Rows = (
     [-1e30, -1e30, 1e30, 1e30],
     [0, 0, 1e30, 1],
     [-3e38, -3e38, 3e38, 3e38],
@@ -179,7 +181,7 @@ HUGE = (
     [-1e10, -1e10, 1e10, 1e10],
     [60000, 60000, 65000, 65000],
 )
-TINY = ([0, 0, 1e-30, 1e-30], [0, 0, 1e-20, 1e-20], [5, 5, 5 + 1e-6, 5 + 1e-6], [0, 0, 1e-42, 1e-42])
+TINY: Rows = ([0, 0, 1e-30, 1e-30], [0, 0, 1e-20, 1e-20], [5, 5, 5 + 1e-6, 5 + 1e-6], [0, 0, 1e-42, 1e-42])
 
 add("nan-scores", "hostile quick")(
     lambda g: (crowded(g, 70), scores(g, 70).masked_fill(torch.rand(70, generator=g) < 0.3, NAN), 0.4)
@@ -238,7 +240,7 @@ def _(g):
 
 def _refused(batched: bool, **changes: object) -> Callable[[], Arguments]:
     def make() -> Arguments:
-        good = {"boxes": torch.rand(4, 4), "scores": torch.rand(4), "iou_threshold": 0.5}
+        good: Arguments = {"boxes": torch.rand(4, 4), "scores": torch.rand(4), "iou_threshold": 0.5}
         if batched:
             good["idxs"] = torch.zeros(4, dtype=torch.int64)
         return {**good, **changes}
@@ -247,7 +249,7 @@ def _refused(batched: bool, **changes: object) -> Callable[[], Arguments]:
 
 
 def _errors(batched: bool) -> tuple[ErrorCase, ...]:
-    cases = [
+    cases: list[tuple[str, dict[str, Any], str]] = [
         ("boxes-rank", {"boxes": torch.rand(4)}, r"boxes must be \[N, 4\]"),
         ("boxes-width", {"boxes": torch.rand(4, 5)}, r"boxes must be \[N, 4\]"),
         ("boxes-integer", {"boxes": torch.zeros(4, 4, dtype=torch.int32)}, r"boxes must be float16"),

@@ -9,6 +9,7 @@ from structops.testing.cases._draw import INF, NAN, CaseList, features, rois, te
 from structops.testing.spec import Arguments, ErrorCase, OpSpec
 
 CASES = CaseList()
+Rows = tuple[list[float], ...]
 
 
 def arguments(input: torch.Tensor, boxes: object, output_size: object, **options: object) -> Arguments:
@@ -206,7 +207,7 @@ CASES.add("zero-area-sampled", "", _zero_area(True, 2))
 
 # Hostile: nothing here may crash, hang, or read out of bounds.
 
-NON_FINITE = (
+NON_FINITE: Rows = (
     [0, NAN, 1, 4, 5],
     [1, 1, NAN, 4, 5],
     [0, 1, 1, NAN, 5],
@@ -218,8 +219,8 @@ NON_FINITE = (
     [0, -INF, -INF, INF, INF],
     [0, INF, INF, -INF, -INF],
 )
-INVERTED = ([0, 6, 1, 2, 5], [1, 1, 7, 4, 2], [0, 7, 6, 1, 2], [0, 5.5, 6.5, 5.25, 6.25], [1, 40, 1, -40, 5])
-HUGE = (
+INVERTED: Rows = ([0, 6, 1, 2, 5], [1, 1, 7, 4, 2], [0, 7, 6, 1, 2], [0, 5.5, 6.5, 5.25, 6.25], [1, 40, 1, -40, 5])
+HUGE: Rows = (
     [0, -1e30, -1e30, 1e30, 1e30],
     [0, 0, 0, 1e30, 4],
     [1, 1e30, 1, 2e30, 5],
@@ -229,11 +230,11 @@ HUGE = (
     [0, 2147483647, 1, 2147483648, 5],
     [1, -4e9, 2, 4e9, 6],
 )
-TINY = ([0, 1e-30, 1e-30, 2e-30, 2e-30], [0, 3, 2, 3 + 1e-6, 2 + 1e-6], [1, -1e-38, -1e-38, 1e-38, 1e-38])
+TINY: Rows = ([0, 1e-30, 1e-30, 2e-30, 2e-30], [0, 3, 2, 3 + 1e-6, 2 + 1e-6], [1, -1e-38, -1e-38, 1e-38, 1e-38])
 ORDINARY = [1, 1.5, 2, 5.25, 6]  # a hostile neighbour must not disturb it
 
 
-def _hostile(rows: tuple[list[float], ...], ratio: int, aligned: bool):
+def _hostile(rows: Rows, ratio: int, aligned: bool):
     def make(g):
         boxes = tensor(*rows, ORDINARY)
         return arguments(features(g, 2, 5, 8, 9), boxes, (3, 2), sampling_ratio=ratio, aligned=aligned)

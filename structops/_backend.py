@@ -32,6 +32,10 @@ BACKENDS = ("native", "triton", "reference")
 _NAMESPACES = {"native": "structops", "triton": "structops_triton", "reference": "structops_reference"}
 
 _override: ContextVar[str | None] = ContextVar("structops_backend", default=None)
+# Before 2.14, torch.compile cannot trace ContextVar.get. It reads this copy of the latest change instead, which is
+# right as long as only one thread at a time switches backends while another compiles.
+_override_seen_by_compiler: str | None = None
+_COMPILER_READS_CONTEXT = tuple(int(part) for part in torch.__version__.split(".")[:2]) >= (2, 14)
 _warned: set[str] = set()
 
 #: every op by name; filled by the modules of :mod:`structops.ops` as they are imported
@@ -56,15 +60,20 @@ def backend(name: str) -> Iterator[None]:
 
     The environment variable ``STRUCTOPS_BACKEND`` sets the default. Nests; the inner one wins.
     """
+    global _override_seen_by_compiler
     token = _override.set(_validated(name, "backend"))
+    _override_seen_by_compiler = name
     try:
         yield
     finally:
         _override.reset(token)
+        _override_seen_by_compiler = _override.get()
 
 
 def current_backend() -> str:
     """The backend asked for here: the innermost :func:`backend`, else ``STRUCTOPS_BACKEND``, else native."""
+    if not _COMPILER_READS_CONTEXT and torch.compiler.is_compiling():
+        return _override_seen_by_compiler or _default
     return _override.get() or _default
 
 

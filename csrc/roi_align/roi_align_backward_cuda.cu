@@ -208,7 +208,8 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, S, V, kChannelsLast>)
   const int lane = threadIdx.x & ((1 << a.lane_bits) - 1), rest = threadIdx.x >> a.lane_bits;
   const int segment = rest & ((1 << a.segments_x_bits) - 1), row = rest >> a.segments_x_bits;
   const int64_t channel = (int64_t(blockIdx.y) << a.lane_bits) * V + lane * V;
-  const bool active = channel < a.p.channels && row < t.rows && segment * S < t.columns;
+  const int planes = static_cast<int>(a.p.channels - channel < V ? a.p.channels - channel : V);
+  const bool active = planes > 0 && row < t.rows && segment * S < t.columns;
 
   A sum[S][V];
 #pragma unroll
@@ -245,7 +246,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, S, V, kChannelsLast>)
                 } else {
 #pragma unroll
                   for (int v = 0; v < V; ++v)
-                    if (channel + v < a.p.channels) line[v] = fused(w, up(__ldg(at + v * a.stride_c)), line[v]);
+                    if (v < planes) line[v] = fused(w, up(__ldg(at + v * a.stride_c)), line[v]);
                 }
               }
 #pragma unroll
@@ -279,7 +280,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, S, V, kChannelsLast>)
     } else {
 #pragma unroll
       for (int v = 0; v < V; ++v)
-        if (channel + v < a.p.channels)
+        if (v < planes)
           grad_input[((t.image * a.p.channels + channel + v) * a.p.height + y) * a.p.width + x] = down<T>(sum[s][v]);
     }
   }

@@ -27,7 +27,7 @@ struct ForwardArgs {
   RoiAlignParams p;
   Rois rois;
   int64_t stride_n, stride_c, stride_h, stride_w;  // of the input, in bytes
-  int pixel_bytes;                                 // stride_w, where that fits
+  int row_bytes, pixel_bytes;                      // stride_h and stride_w, where they fit: one instruction, not five
   int capacity_y, capacity_x;                      // see tap_capacity
   // An item is one bin of one group of channels. Items of a RoI count in mixed radix, fastest digit
   // first: (group, pw, ph) for channels_last, (pw, ph, group) otherwise.
@@ -77,7 +77,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
       const char* group = opaque(base + int64_t(item.digit0) * int(sizeof(P)));
       for (int i = 0; i < rows.count; ++i) {
         const Tap<A> row = tables.row_taps[rows.first + i];
-        const char* at = opaque(group + row.pixel * a.stride_h);
+        const char* at = opaque(group + int64_t(row.pixel) * a.row_bytes);
         // A row is summed before it is weighted: the sum of a large bin then has short chains, and
         // no weight product is needed per pixel.
         A line[V];
@@ -231,12 +231,13 @@ cudaError_t roi_align_forward(const RoiAlignParams& p, const T* input, const int
   const int64_t capacity_x = tap_capacity(p.pooled_width, p.sampling_ratio, p.width);
   const size_t shared = TapTables<acc_t<T>>::bytes(p, capacity_y, capacity_x);
   const bool tabled = shared <= kMaxSharedBytes && bins * p.channels < kInt / 2 &&
-                      (!channels_last || (a.stride_w >= 0 && a.stride_w <= kInt));
+                      (!channels_last || (a.stride_w <= kInt && a.stride_h <= kInt));
   if (!tabled) {
     const int64_t elements = p.rois * bins * p.channels, blocks = ceil_div<int64_t>(elements, kThreads);
     return launch(roi_align_untabled_kernel<T>, dim3(unsigned(blocks < kInt ? blocks : kInt)), dim3(kThreads), 0,
                   stream, a, input, output, elements, channels_last);
   }
+  a.row_bytes = int(a.stride_h);
   a.pixel_bytes = int(a.stride_w);
   a.capacity_y = int(capacity_y);
   a.capacity_x = int(capacity_x);
@@ -250,10 +251,10 @@ cudaError_t roi_align_forward(const RoiAlignParams& p, const T* input, const int
   a.step0 = kThreads % a.radix0;
   a.step1 = kThreads / a.radix0 % a.radix1;
   a.step2 = kThreads / a.radix0 / a.radix1;
-  const int64_t most = ceil_div<int64_t>(a.items, kThreads * kItemsPerThread);
-  int64_t blocks_per_roi = ceil_div<int64_t>(kBlocksWanted, p.rois);
-  blocks_per_roi = blocks_per_roi < most ? blocks_per_roi : most;
-  a.items_per_block = int(ceil_div<int64_t>(a.items, blocks_per_roi));
+  const int64_t most = ceil_div<int64_t>(a.items, kThreads * kItemsPerThread), wanted = kBlocksWanted / p.rois;
+  const int64_t blocks_per_roi = wanted < 1 ? 1 : wanted < most ? wanted : most;
+  // Whole rounds of the block's threads: a round of a few items costs as much as a full one.
+  a.items_per_block = int(ceil_div(ceil_div<int64_t>(a.items, blocks_per_roi), int64_t(kThreads))) * kThreads;
   const dim3 grid(unsigned(p.rois), unsigned(ceil_div(a.items, a.items_per_block))), block(kThreads);
   const auto kernel = !channels_last ? roi_align_nchw_kernel<T>
                       : packed       ? roi_align_nhwc_kernel<T, kPack<T>>

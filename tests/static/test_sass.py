@@ -80,7 +80,8 @@ def _compile(source: Path, folder: Path) -> dict[str, Kernel]:
     done = subprocess.run([*command, str(source), "-o", str(binary)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     usage = re.findall(
-        r"Function properties for (\w+)\n\s+(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n"
+        r"Function properties for (\w+)\n"
+        r"\s+(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads\n"
         r".*?Used (\d+) registers",
         done.stderr,
     )

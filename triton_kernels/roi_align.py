@@ -303,10 +303,10 @@ def _forward_launch(features: torch.Tensor, axes: RoiAxes, out: torch.Tensor) ->
         block_c = min(elements // 4, triton.next_power_of_2(channels))
         block_bins = min(elements // block_c, triton.next_power_of_2(bins))
     else:
-        # Lanes are bins, whose pixels are neighbours along x; each thread takes four channels of one bin, which share
-        # its weights.
+        # Lanes are bins, whose pixels are neighbours along x; each thread takes four channels (two of doubles) of
+        # one bin, which share its weights.
         block_bins = min(32, triton.next_power_of_2(bins))
-        block_c = min(512 // block_bins, triton.next_power_of_2(channels))
+        block_c = min(min(512, 2048 // features.element_size()) // block_bins, triton.next_power_of_2(channels))
     channel_blocks, bin_tiles = triton.cdiv(channels, block_c), triton.cdiv(bins, block_bins)
     # Bins of a RoI overlap, so keeping them in one program serves the overlap from L1. Split only as far as it takes
     # to give each multiprocessor 8 programs of 4 warps.
@@ -479,7 +479,8 @@ def ahead_of_time() -> Iterator[tuple[str, Launch]]:
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         for layout in (torch.contiguous_format, torch.channels_last):
             features = torch.empty((2, 256, 50, 64), dtype=dtype, device="meta", memory_format=layout)
-            rois = torch.empty((1000, 5), dtype=features.dtype, device="meta")
+            boxes = torch.float64 if dtype == torch.float64 else torch.float32
+            rois = torch.empty((1000, 5), dtype=boxes, device="meta")
             name = f"{str(dtype)[6:]}-{'NHWC' if layout == torch.channels_last else 'NCHW'}"
             for ratio in (1, 2, 3, 0) if dtype == torch.float32 else (2, 0):
                 out, launches = _forward(features, rois, 0.25, (7, 7), ratio, ratio == 2)

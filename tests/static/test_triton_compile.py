@@ -37,11 +37,7 @@ def _modules():
 
 def _kernels(module) -> set[str]:
     """Names of the launchable kernels that a file defines; by convention ``*_kernel``."""
-    return {
-        name
-        for name in vars(module)
-        if name.endswith("_kernel") and getattr(module, name).__module__ == module.__name__
-    }
+    return {name for name in vars(module) if name.endswith("_kernel")}
 
 
 def _source(launch):

@@ -176,7 +176,9 @@ class Op:
     def _checked(self, backend_name: str) -> Callable[..., Any]:
         def run(*args: Any) -> Any:
             self.check(*args)
-            return follow(self.implementation(backend_name)(*args), args[0])
+            # Autocast is decided outside: a matrix product in here must not be lowered to a half type.
+            with torch.autocast(args[0].device.type, enabled=False):
+                return follow(self.implementation(backend_name)(*args), args[0])
 
         return run
 

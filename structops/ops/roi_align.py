@@ -86,6 +86,11 @@ def _check_backward(
 ) -> None:
     check_rois("roi_align_backward", "grad", grad, rois, batch_size)
     check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width)
+    input_size = (batch_size, channels, height, width)
+    require(
+        all(n >= 0 for n in input_size),
+        lambda: f"roi_align_backward: the input size must not be negative, got {list(input_size)}",
+    )
     expected = (rois.shape[0], channels, pooled_height, pooled_width)
     for size, wanted in zip(grad.shape, expected, strict=True):
         require(

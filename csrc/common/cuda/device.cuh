@@ -24,14 +24,14 @@ template <class... P, class... A>
 inline cudaError_t launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
                           A&&... args) {
   if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
-#ifdef STRUCTOPS_CUDA_ON_CPU
-  return cuda_on_cpu::launch(kernel, grid, block, shared_bytes, stream, std::forward<A>(args)...);
-#else
   if (shared_bytes > kDefaultSharedBytes) {
     const cudaError_t error = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
                                                    cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
     if (error != cudaSuccess) return error;
   }
+#ifdef STRUCTOPS_CUDA_ON_CPU
+  return cuda_on_cpu::launch(kernel, grid, block, shared_bytes, stream, std::forward<A>(args)...);
+#else
   cudaLaunchConfig_t config{};
   config.gridDim = grid;
   config.blockDim = block;

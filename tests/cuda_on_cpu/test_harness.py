@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from . import toolchain
-from .emulator import Emulator, KernelError, poisoned
+from .emulator import ORDERS, Emulator, KernelError, poisoned
 
 RIGHT, WRONG = "right values", "wrong values"
 EVERYWHERE = ("forward", "reverse", "random", "asan", "race")
@@ -180,7 +180,8 @@ flavours = pytest.mark.parametrize("flavour", toolchain.FLAVOURS)
 
 
 def every_order(emulator: Emulator):
-    for emulator.order in ("forward", "reverse", "random") if emulator.flavour == "plain" else ("random",):
+    for order in ORDERS if emulator.flavour == "plain" else ("random",):
+        emulator.order = order
         yield emulator
 
 

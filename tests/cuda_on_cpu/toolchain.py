@@ -34,7 +34,8 @@ MODULE = BUILD / f"_cuda_on_cpu{sysconfig.get_config_var('EXT_SUFFIX')}"
 
 # -fno-strict-aliasing: kernels read memory as vectors, which nvcc allows. -ffp-contract=off: an
 # operation rounds once, as the product's own flags say.
-_COMMON = "-std=c++20 -g1 -fPIC -fvisibility=hidden -fno-strict-aliasing -ffp-contract=off -Wall -Wno-unknown-pragmas -fmax-errors=5"
+_COMMON = "-std=c++20 -g1 -fPIC -fvisibility=hidden -fno-strict-aliasing -ffp-contract=off"
+_COMMON += " -Wall -Wno-unknown-pragmas -fmax-errors=5"
 _KERNEL = {
     "plain": "-O1 -DCUDA_ON_CPU_SHARED_IN_TLS",
     "asan": "-O1 -fsanitize=address,undefined,float-cast-overflow -fno-sanitize=vptr -fno-sanitize-recover=all",

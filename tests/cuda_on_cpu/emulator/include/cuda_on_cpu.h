@@ -6,9 +6,11 @@
 #pragma once
 #define STRUCTOPS_CUDA_ON_CPU 1
 
+// clang-format off
+#include <cuda_runtime.h>  // first: the stand-ins for crt/ do not serve the others alone
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
-#include <cuda_runtime.h>  // first: the stand-ins for crt/ do not serve the others alone
+// clang-format on
 
 // Every standard header that kernels use must be read before the qualifiers are redefined.
 #include <algorithm>

@@ -14,7 +14,7 @@ NAN, INF = math.nan, math.inf
 @pytest.mark.parametrize("sampling_ratio", [-1, 0, 2])
 @pytest.mark.parametrize("aligned", [False, True])
 def test_boxes_that_crash_torchvision(place, sampling_ratio, aligned, g):
-    # torchvision 0.29.2 segfaults on the CPU for each of these.
+    # torchvision 0.29.2 on the CPU segfaults for the first three with sampling_ratio=2, and raises for some otherwise.
     x = torch.randn(1, 2, 8, 8, generator=g).to(place).requires_grad_()
     rows = [[0, NAN, NAN, NAN, NAN], [0, 0, 0, INF, INF], [0, -INF, 0, 4, 4], [0, 6, 6, 1, 1]]
     out = ops.roi_align(x, torch.tensor(rows, device=place), 3, sampling_ratio=sampling_ratio, aligned=aligned)

@@ -69,7 +69,7 @@ BUGS = {
     "signed_overflow": found(asan="signed integer overflow"),
     "float_to_int_overflow": found(asan="outside the range of representable values of type 'int'"),
     "too_many_threads": always("bad block dimensions in the launch of .*clean_early_exit"),
-    "too_much_shared": always("more dynamic shared memory than the kernel may use"),
+    "too_much_shared": always("more dynamic shared memory asked for than an sm_90 block can have"),
 }
 ONE_WARP = (
     "clean_syncwarp",

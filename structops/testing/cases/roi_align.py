@@ -19,7 +19,7 @@ def arguments(input: torch.Tensor, boxes: object, output_size: object, **options
 # Typical: a detector's box head on one pyramid level, its mask head, a C4 head, a one-stage face detector's crops.
 
 
-@CASES.add("box-head", "quick")
+@CASES.add("box-head")
 def _(g):
     boxes = rois(g, 24, 2, 4 * 42, 4 * 25, smallest=16, largest=112)
     return arguments(features(g, 2, 32, 25, 42), boxes, (7, 7), spatial_scale=0.25, sampling_ratio=2)
@@ -106,7 +106,7 @@ for _pooled in ((1, 1), (3, 5), (14, 14), (2, 33)):
     CASES.add(f"pooled={_pooled[0]}x{_pooled[1]}", "", _shape(1, 7, 15, 19, _pooled, -1, True))
 
 
-@CASES.add("one-box")
+@CASES.add("one-box", "quick")
 def _(g):
     return arguments(features(g, 1, 3, 8, 8), tensor([0, 1.5, 2, 6.25, 7]), (7, 7), sampling_ratio=2)
 

@@ -82,7 +82,7 @@ def extensions():
         paths = {p for pattern in patterns for p in (ROOT / "csrc").glob(pattern)}
         return sorted(str(p.relative_to(ROOT)) for p in paths if not p.name.endswith(without))
 
-    optimise = ["-O0", "-g"] if os.environ.get("STRUCTOPS_DEBUG") == "1" else ["-O3", "-g0"]
+    optimise = ["-O0", "-g"] if os.environ.get("STRUCTOPS_DEBUG") == "1" else ["-O3"]
     defines = [f"-DTORCH_TARGET_VERSION={TORCH_TARGET_VERSION}"]  # torch's build adds Py_LIMITED_API
     # No contraction: IoU must round like the peers' on every instruction set; kernels that want an
     # fma write one. No psABI notes: wide vector types never cross a real call.

@@ -88,6 +88,7 @@ def extensions():
     # fma write one. No psABI notes: wide vector types never cross a real call.
     host = [
         "-std=c++20",
+        "-g0",
         *optimise,
         "-fvisibility=hidden",
         "-ffp-contract=off",

@@ -122,11 +122,14 @@ def _setup_context_backward(ctx, inputs, output) -> None:
 
 
 def _double_backward(ops, ctx, grad_grad_input):
-    # The backward is linear in grad and the transpose of the forward, so its own backward is the forward.
+    # The backward is linear in grad and the transpose of the forward, so its own backward is the forward; but a box
+    # that the backward ignores, because the forward made it NaN, gives zero here.
     (rois,) = ctx.saved_tensors
-    scale, pooled_height, pooled_width, _, _, _, _, sampling_ratio, aligned = ctx.options
+    scale, pooled_height, pooled_width, batch, _, _, _, sampling_ratio, aligned = ctx.options
     grad_grad = ops.roi_align(grad_grad_input, rois, scale, pooled_height, pooled_width, sampling_ratio, aligned)
-    return grad_grad, *[None] * 10
+    index, corners = rois[:, 0], rois[:, 1:].double() * scale
+    ignored = ~(corners.isfinite().all(1) & (index >= 0) & (index < batch))
+    return grad_grad.masked_fill(ignored[:, None, None, None], 0), *[None] * 10
 
 
 _roi_align = Op(

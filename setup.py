@@ -5,6 +5,8 @@ Environment:
                           where nvcc and a CUDA build of torch are both found.
     TORCH_CUDA_ARCH_LIST  as torch understands it; default "8.0;9.0+PTX".
     STRUCTOPS_DEBUG       1: -O0 -g instead of -O3.
+    STRUCTOPS_PYTHON_ONLY 1: install without the libraries; `setup.py build_ext --inplace` then builds them, only
+                          what changed each time (an editable install by pip alone compiles everything anew).
 """
 
 from __future__ import annotations
@@ -143,8 +145,9 @@ def main() -> None:
     from setuptools import find_packages, setup
 
     metadata_only = {"egg_info", "dist_info", "sdist", "clean", "--version", "--name"} & set(sys.argv)
+    python_only = os.environ.get("STRUCTOPS_PYTHON_ONLY") == "1"
     options = {}
-    if not metadata_only:
+    if not metadata_only and not python_only:
         options["ext_modules"] = extensions()
         from torch.utils.cpp_extension import BuildExtension
 

@@ -34,8 +34,8 @@ struct RoiAxis {
   bool finite;        // false: the output of this RoI is NaN
 
   // low, high: box edges in image pixels. sampling_ratio <= 0: as many as the bin is long.
-  STRUCTOPS_HOST_DEVICE RoiAxis(double low, double high, double spatial_scale, int64_t pooled,
-                                int64_t sampling_ratio, bool aligned, int64_t extent_)
+  STRUCTOPS_HOST_DEVICE RoiAxis(double low, double high, double spatial_scale, int64_t pooled, int64_t sampling_ratio,
+                                bool aligned, int64_t extent_)
       : extent(extent_) {
     const double offset = aligned ? 0.5 : 0.0;
     double first = low * spatial_scale - offset, last = high * spatial_scale - offset;
@@ -51,8 +51,8 @@ struct RoiAxis {
   }
 
   STRUCTOPS_HOST_DEVICE RoiSample sample(int64_t p, int64_t i) const {
-    double at = start + static_cast<double>(p) * bin +
-                (static_cast<double>(i) + 0.5) * bin / static_cast<double>(samples);
+    double at =
+        start + static_cast<double>(p) * bin + (static_cast<double>(i) + 0.5) * bin / static_cast<double>(samples);
     if (at < -1.0 || at > static_cast<double>(extent)) return {0, 0.0, false};
     if (at < 0.0) at = 0.0;
     const int64_t low = static_cast<int64_t>(at);

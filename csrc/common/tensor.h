@@ -34,19 +34,22 @@ inline bool is_integer(ScalarType t) {
 inline MemoryFormat memory_format_of(const Tensor& t) {
   if (t.dim() != 4 || t.is_contiguous() || t.size(1) == 1) return MemoryFormat::Contiguous;
   return t.stride(1) == 1 && t.stride(3) >= t.size(1) && t.stride(2) >= t.stride(3) ? MemoryFormat::ChannelsLast
-                                                                                   : MemoryFormat::Contiguous;
+                                                                                    : MemoryFormat::Contiguous;
 }
 
-inline Tensor empty_with_format(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef size, MemoryFormat format) {
+inline Tensor empty_with_format(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef size,
+                                MemoryFormat format) {
   return torch::stable::empty(size, like.scalar_type(), std::nullopt, like.device(), std::nullopt, format);
 }
 
 }  // namespace structops
 
 // Runs the body with scalar_t bound to the C++ type of a floating tensor.
-#define STRUCTOPS_DISPATCH_FLOATING(TYPE, NAME, ...)                              \
-  THO_DISPATCH_SWITCH(TYPE, NAME,                                                 \
-                      THO_DISPATCH_CASE(ScalarType::Half, __VA_ARGS__)            \
-                      THO_DISPATCH_CASE(ScalarType::BFloat16, __VA_ARGS__)        \
-                      THO_DISPATCH_CASE(ScalarType::Float, __VA_ARGS__)           \
+// clang-format off
+#define STRUCTOPS_DISPATCH_FLOATING(TYPE, NAME, ...)                       \
+  THO_DISPATCH_SWITCH(TYPE, NAME,                                          \
+                      THO_DISPATCH_CASE(ScalarType::Half, __VA_ARGS__)     \
+                      THO_DISPATCH_CASE(ScalarType::BFloat16, __VA_ARGS__) \
+                      THO_DISPATCH_CASE(ScalarType::Float, __VA_ARGS__)    \
                       THO_DISPATCH_CASE(ScalarType::Double, __VA_ARGS__))
+// clang-format on

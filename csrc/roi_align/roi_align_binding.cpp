@@ -10,25 +10,23 @@ void parallel_for(int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*
 }
 
 // [K, 5] as contiguous doubles: float32 boxes convert exactly, and the kernels need one type only.
-Tensor as_double(const Tensor& rois) {
-  return torch::stable::contiguous(torch::stable::to(rois, ScalarType::Double));
-}
+Tensor as_double(const Tensor& rois) { return torch::stable::contiguous(torch::stable::to(rois, ScalarType::Double)); }
 
 void check_batch_indices(const char* op, const Tensor& rois, int64_t batch) {
   const auto* row = static_cast<const double*>(rois.const_data_ptr());
   for (int64_t k = 0; k < rois.size(0); ++k)
-    STD_TORCH_CHECK(row[k * 5] >= 0 && row[k * 5] < static_cast<double>(batch), op, ": boxes[", k, ", 0] is batch index ", row[k * 5],
-                    ", but must be in [0, ", batch, ")");
+    STD_TORCH_CHECK(row[k * 5] >= 0 && row[k * 5] < static_cast<double>(batch), op, ": boxes[", k,
+                    ", 0] is batch index ", row[k * 5], ", but must be in [0, ", batch, ")");
 }
 
-Tensor roi_align(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t pooled_height, int64_t pooled_width,
-                 int64_t sampling_ratio, bool aligned) {
+Tensor roi_align(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t pooled_height,
+                 int64_t pooled_width, int64_t sampling_ratio, bool aligned) {
   check_rois("roi_align", input, "input", rois);
   check_pooling("roi_align", spatial_scale, pooled_height, pooled_width);
   const Tensor boxes = as_double(rois);
   check_batch_indices("roi_align", boxes, input.size(0));
-  const RoiAlignParams p{boxes.size(0), input.size(0), input.size(1), input.size(2), input.size(3),
-                         pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned};
+  const RoiAlignParams p{boxes.size(0), input.size(0), input.size(1), input.size(2),  input.size(3),
+                         pooled_height, pooled_width,  spatial_scale, sampling_ratio, aligned};
   const MemoryFormat format = memory_format_of(input);
   Tensor output = empty_with_format(input, {p.rois, p.channels, pooled_height, pooled_width}, format);
   if (output.numel() == 0) return output;
@@ -37,22 +35,28 @@ Tensor roi_align(const Tensor& input, const Tensor& rois, double spatial_scale, 
   const int64_t strides[4] = {input.stride(0), input.stride(1), input.stride(2), input.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "roi_align", [&] {
     cpu::roi_align_forward(p, static_cast<const scalar_t*>(input.const_data_ptr()), strides,
-                           static_cast<const double*>(boxes.const_data_ptr()), static_cast<scalar_t*>(output.mutable_data_ptr()),
-                           format == MemoryFormat::ChannelsLast, parallel_for);
+                           static_cast<const double*>(boxes.const_data_ptr()),
+                           static_cast<scalar_t*>(output.mutable_data_ptr()), format == MemoryFormat::ChannelsLast,
+                           parallel_for);
   });
   return output;
 }
 
-Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial_scale, int64_t pooled_height, int64_t pooled_width,
-                          int64_t batch_size, int64_t channels, int64_t height, int64_t width, int64_t sampling_ratio, bool aligned) {
+Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial_scale, int64_t pooled_height,
+                          int64_t pooled_width, int64_t batch_size, int64_t channels, int64_t height, int64_t width,
+                          int64_t sampling_ratio, bool aligned) {
   check_rois("roi_align_backward", grad, "grad", rois);
   check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width);
-  STD_TORCH_CHECK(grad.size(0) == rois.size(0) && grad.size(1) == channels && grad.size(2) == pooled_height && grad.size(3) == pooled_width,
-                  "roi_align_backward: grad must be [", rois.size(0), ", ", channels, ", ", pooled_height, ", ", pooled_width, "]");
-  STD_TORCH_CHECK(batch_size >= 0 && channels >= 0 && height >= 0 && width >= 0, "roi_align_backward: the input size must not be negative");
+  STD_TORCH_CHECK(grad.size(0) == rois.size(0) && grad.size(1) == channels && grad.size(2) == pooled_height &&
+                      grad.size(3) == pooled_width,
+                  "roi_align_backward: grad must be [", rois.size(0), ", ", channels, ", ", pooled_height, ", ",
+                  pooled_width, "]");
+  STD_TORCH_CHECK(batch_size >= 0 && channels >= 0 && height >= 0 && width >= 0,
+                  "roi_align_backward: the input size must not be negative");
   const Tensor boxes = as_double(rois);
   check_batch_indices("roi_align_backward", boxes, batch_size);
-  const RoiAlignParams p{boxes.size(0), batch_size, channels, height, width, pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned};
+  const RoiAlignParams p{boxes.size(0), batch_size,   channels,      height,         width,
+                         pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned};
   const MemoryFormat format = memory_format_of(grad);
   Tensor grad_input = empty_with_format(grad, {batch_size, channels, height, width}, format);
   if (grad_input.numel() == 0) return grad_input;
@@ -61,8 +65,9 @@ Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial
   const int64_t strides[4] = {grad.stride(0), grad.stride(1), grad.stride(2), grad.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "roi_align_backward", [&] {
     cpu::roi_align_backward(p, static_cast<const scalar_t*>(grad.const_data_ptr()), strides,
-                            static_cast<const double*>(boxes.const_data_ptr()), static_cast<scalar_t*>(grad_input.mutable_data_ptr()),
-                            format == MemoryFormat::ChannelsLast, parallel_for);
+                            static_cast<const double*>(boxes.const_data_ptr()),
+                            static_cast<scalar_t*>(grad_input.mutable_data_ptr()), format == MemoryFormat::ChannelsLast,
+                            parallel_for);
   });
   return grad_input;
 }

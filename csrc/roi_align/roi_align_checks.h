@@ -6,16 +6,24 @@
 namespace structops {
 
 inline void check_rois(const char* op, const Tensor& features, const char* features_name, const Tensor& rois) {
-  STD_TORCH_CHECK(features.dim() == 4, op, ": ", features_name, " must be [N, C, H, W] (4 dimensions), got ", features.dim(), " dimensions");
-  STD_TORCH_CHECK(is_floating(features.scalar_type()), op, ": ", features_name, " must be float16, bfloat16, float32 or float64, got ", torch::headeronly::toString(features.scalar_type()));
-  STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 5, op, ": boxes must be [K, 5] (batch index, x1, y1, x2, y2), got ", rois.dim(), " dimensions", rois.dim() == 2 ? " with a wrong second size" : "");
-  STD_TORCH_CHECK(is_floating(rois.scalar_type()), op, ": boxes must be floating point, got ", torch::headeronly::toString(rois.scalar_type()));
+  STD_TORCH_CHECK(features.dim() == 4, op, ": ", features_name, " must be [N, C, H, W] (4 dimensions), got ",
+                  features.dim(), " dimensions");
+  STD_TORCH_CHECK(is_floating(features.scalar_type()), op, ": ", features_name,
+                  " must be float16, bfloat16, float32 or float64, got ",
+                  torch::headeronly::toString(features.scalar_type()));
+  STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 5, op,
+                  ": boxes must be [K, 5] (batch index, x1, y1, x2, y2), got ", rois.dim(), " dimensions",
+                  rois.dim() == 2 ? " with a wrong second size" : "");
+  STD_TORCH_CHECK(is_floating(rois.scalar_type()), op, ": boxes must be floating point, got ",
+                  torch::headeronly::toString(rois.scalar_type()));
   STD_TORCH_CHECK(rois.device() == features.device(), op, ": boxes must be on the same device as ", features_name);
 }
 
 inline void check_pooling(const char* op, double spatial_scale, int64_t pooled_height, int64_t pooled_width) {
-  STD_TORCH_CHECK(pooled_height > 0 && pooled_width > 0, op, ": output_size must be positive, got (", pooled_height, ", ", pooled_width, ")");
-  STD_TORCH_CHECK(spatial_scale > 0 && spatial_scale - spatial_scale == 0, op, ": spatial_scale must be positive and finite, got ", spatial_scale);
+  STD_TORCH_CHECK(pooled_height > 0 && pooled_width > 0, op, ": output_size must be positive, got (", pooled_height,
+                  ", ", pooled_width, ")");
+  STD_TORCH_CHECK(spatial_scale > 0 && spatial_scale - spatial_scale == 0, op,
+                  ": spatial_scale must be positive and finite, got ", spatial_scale);
 }
 
 }  // namespace structops

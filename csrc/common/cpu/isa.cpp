@@ -35,8 +35,6 @@ Isa isa() {
   return level;
 }
 
-const char* isa_name(Isa level) {
-  return level == Isa::avx512 ? "avx512" : level == Isa::avx2 ? "avx2" : "baseline";
-}
+const char* isa_name(Isa level) { return level == Isa::avx512 ? "avx512" : level == Isa::avx2 ? "avx2" : "baseline"; }
 
 }  // namespace structops::cpu

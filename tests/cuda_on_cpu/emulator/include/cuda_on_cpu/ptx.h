@@ -1,5 +1,5 @@
-// CPU twins of one-instruction PTX wrappers, from the fragment layouts that the PTX ISA gives. The
-// product's PTX header takes these with using-declarations under STRUCTOPS_CUDA_ON_CPU.
+// CPU twins of one-instruction PTX wrappers, from the fragment layouts that the PTX ISA gives. A header
+// of such wrappers takes these with using-declarations under STRUCTOPS_CUDA_ON_CPU; so far only the harness has one.
 #pragma once
 #include <cuda_fp16.h>
 

@@ -191,9 +191,9 @@ def main() -> int:
     check = Check(options.out.resolve(), options.wheel and options.wheel.resolve(), options.budget)
     results = check.perform(options.only)
     (check.out / "gpu-check.json").write_text(json.dumps([vars(r) for r in results], indent=2) + "\n")
-    for extra in ("bench.log",):
-        if (check.out / extra).is_file():
-            print((check.out / extra).read_text(errors="replace")[-6000:])
+    bench = check.out / "bench.log"
+    if bench.is_file():
+        print(bench.read_text(errors="replace")[-6000:])
     print(f"\n{'step':10} {'status':8} {'seconds':>7}  note")
     for r in results:
         print(f"{r.step:10} {r.status:8} {r.seconds:7.1f}  {r.note[:160]}")

@@ -81,6 +81,7 @@ def test_every_module_has_its_files(module):
         f"structops/ops/{module}.py",
         f"structops/reference/{module}.py",
         f"structops/testing/cases/{module}.py",
+        f"structops/testing/workloads/{module}.py",
         f"triton_kernels/{module}.py",
         f"tests/test_{module}.py",
         f"benchmarks/bench_{module}.py",

@@ -96,7 +96,8 @@ class Caches:
             torch.cuda._sleep(self.PAUSE_CYCLES)
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name as its maker prints it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith(("model name", "Model")):
@@ -124,7 +125,7 @@ def describe() -> dict[str, Any]:
     """The machine in a few words: enough to judge a figure by, nothing that names a host or a user."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     found: dict[str, Any] = {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": cores,
         "instruction set": _instruction_set(),
         "threads": torch.get_num_threads(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from structops.bench.results import Row, Run, duration, flops, gigabytes, percen
 
 # Okabe and Ito's palette: told apart with any colour vision, and by lightness in print.
 COLOURS = {"native": "#0072B2", "triton": "#009E73", "reference": "#CC79A7", "peer": "#E69F00", "floor": "#555555"}
-MARKERS = {"roi_align": "o", "nms": "s", "batched_nms": "D"}
+MARKERS = "osD^vP*Xpd"  # an op each, in the order of the rows
 STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -155,8 +156,9 @@ def roofline(rows: Sequence[Row], limits: dict[str, float], where: str) -> Figur
     slowest = min(rate(row, max(row.median, row.peer.median if row.peer else 0)) for row in rows)
     bottom, top = slowest / 2, max(rates.values()) * 3
     axes.set_ylim(bottom, top)
+    markers = dict(zip(dict.fromkeys(row.op for row in rows), itertools.cycle(MARKERS), strict=False))
     for row, x in zip(rows, intensity, strict=True):
-        y, marker, colour = rate(row, row.median), MARKERS.get(row.op, "^"), COLOURS[row.backend]
+        y, marker, colour = rate(row, row.median), markers[row.op], COLOURS[row.backend]
         if row.peer:
             theirs = rate(row, row.peer.median)
             axes.plot([x, x], [theirs, y], color="#bbbbbb", linewidth=1, zorder=2)

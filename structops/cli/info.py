@@ -16,6 +16,7 @@ from rich.table import Table
 import structops
 from structops import _libraries
 from structops._backend import BACKENDS, current_backend, unusable
+from structops.bench.machine import processor
 
 
 def command() -> None:
@@ -55,7 +56,7 @@ def _versions() -> list[tuple[str, str]]:
 
 
 def _devices() -> list[tuple[str, str]]:
-    rows = [("cpu", f"{_processor()}, {torch.get_num_threads()} threads")]
+    rows = [("cpu", f"{processor()}, {torch.get_num_threads()} threads")]
     for i in range(torch.cuda.device_count()):
         p = torch.cuda.get_device_properties(i)
         rows.append(
@@ -64,14 +65,6 @@ def _devices() -> list[tuple[str, str]]:
     if len(rows) == 1:
         rows.append(("cuda", "torch finds no GPU"))
     return rows
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _library_states() -> list[tuple[str, str]]:

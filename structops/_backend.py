@@ -24,6 +24,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from structops import _libraries
 from structops._layout import follow
@@ -182,7 +183,19 @@ class Op:
 
         return run
 
+    def _refuse_tangents(self, args: tuple[Any, ...]) -> None:
+        # register_autograd knows reverse mode only, and lets the tangent of a forward-mode input fall away unsaid.
+        if forward_ad._current_level >= 0 and any(
+            isinstance(a, torch.Tensor) and forward_ad.unpack_dual(a).tangent is not None for a in args
+        ):
+            raise NotImplementedError(
+                f"structops.{self.name} has no forward-mode derivative (torch.func.jvp, jacfwd, hessian); "
+                f"use reverse mode (torch.autograd.grad, torch.autograd.functional)"
+            )
+
     def __call__(self, *args: Any) -> Any:
+        if self.differentiable and not torch.compiler.is_compiling():
+            self._refuse_tangents(args)
         if not _libraries.loaded("_C"):
             resolve(args[0].device.type)
             return self._checked("reference")(*args)

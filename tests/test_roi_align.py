@@ -52,6 +52,17 @@ def test_list_of_boxes_is_boxes_with_an_index(place, g):
     assert torch.equal(ops.roi_align(x, per_image, 3), ops.roi_align(x, torch.cat([index, torch.cat(per_image)], 1), 3))
 
 
+def test_forward_mode_is_refused(place):
+    # torch.library's autograd formulas would drop the tangent and return a derivative of zero
+    x, boxes = torch.rand(1, 1, 4, 4, device=place), torch.tensor([[0.0, 0, 0, 2, 2]], device=place)
+    with pytest.raises(NotImplementedError, match="forward-mode"):
+        torch.func.jvp(lambda x: ops.roi_align(x, boxes, 2), (x,), (x,))
+    with torch.autograd.forward_ad.dual_level():
+        assert ops.roi_align(x, boxes, 2).isfinite().all()
+        with pytest.raises(NotImplementedError, match="forward-mode"):
+            ops.roi_align(torch.autograd.forward_ad.make_dual(x, x), boxes, 2)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_boxes_of_any_type(place, dtype, g):
     x = torch.randn(1, 4, 9, 9, generator=g).to(place)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -26,8 +26,9 @@ def as_rois(op: str, boxes: Boxes, width: int = 5) -> torch.Tensor:
                 f"{list(b.shape) if isinstance(b, torch.Tensor) else type(b).__name__}"
             ),
         )
-    rows = [torch.cat([torch.full_like(b[:, :1], i), b], dim=1) for i, b in enumerate(boxes)]
-    return torch.cat(rows)
+    # Halves hold no image index above 256 (bfloat16) or 2048 (float16) exactly.
+    wide = [b.float() if b.dtype in (torch.float16, torch.bfloat16) else b for b in boxes]
+    return torch.cat([torch.cat([torch.full_like(b[:, :1], i), b], dim=1) for i, b in enumerate(wide)])
 
 
 def check_rois(op: str, name: str, features: torch.Tensor, rois: torch.Tensor, batch: int) -> None:
@@ -71,6 +72,6 @@ def output_pair(op: str, output_size: int | Sequence[int]) -> tuple[int, int]:
     """``(height, width)`` from an int or a pair."""
     if isinstance(output_size, int | torch.SymInt):
         return output_size, output_size  # type: ignore[return-value]
-    pair = tuple(output_size)
+    pair = tuple(output_size) if isinstance(output_size, Iterable) else ()
     require(len(pair) == 2, lambda: f"{op}: output_size must be an int or (height, width), got {output_size!r}")
-    return pair
+    return pair  # type: ignore[return-value]

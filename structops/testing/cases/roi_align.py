@@ -48,6 +48,12 @@ def _(g):
     return arguments(features(g, 3, 6, 20, 30), per_image, (2, 3), sampling_ratio=2)
 
 
+@CASES.add("list-of-bfloat16-boxes")  # which holds no image index above 256 exactly
+def _(g):
+    per_image = [rois(g, 1, 1, 3, 2)[:, 1:].bfloat16() for _ in range(300)]
+    return arguments(features(g, 300, 1, 2, 3), per_image, 1, sampling_ratio=1)
+
+
 @CASES.add("many-small-boxes")
 def _(g):
     boxes = rois(g, 120, 3, 31, 17, smallest=0.1, largest=6)
@@ -339,6 +345,7 @@ ERRORS = (
     ErrorCase("output-size-zero", _refused(output_size=(0, 7)), r"output_size must be positive"),
     ErrorCase("output-size-negative", _refused(output_size=-3), r"output_size must be positive"),
     ErrorCase("output-size-length", _refused(output_size=(7, 7, 7)), r"output_size must be an int or \(height, width"),
+    ErrorCase("output-size-type", _refused(output_size=1.5), r"output_size must be an int or \(height, width"),
     ErrorCase("spatial-scale-zero", _refused(spatial_scale=0.0), r"spatial_scale must be positive and finite"),
     ErrorCase("spatial-scale-nan", _refused(spatial_scale=NAN), r"spatial_scale must be positive and finite"),
     ErrorCase("spatial-scale-inf", _refused(spatial_scale=INF), r"spatial_scale must be positive and finite"),
@@ -352,6 +359,8 @@ ERRORS = (
 def _torchvision(input, boxes, output_size, spatial_scale=1.0, sampling_ratio=-1, aligned=False):
     import torchvision
 
+    if not isinstance(boxes, torch.Tensor):
+        boxes = [b.to(input) for b in boxes]  # torchvision takes no mix of types
     return torchvision.ops.roi_align(input, boxes, output_size, spatial_scale, sampling_ratio, aligned)
 
 

@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from structops.testing.plan import CHECKS, Job
 from structops.testing.run import Result
 from structops.testing.spec import specs
@@ -50,14 +52,17 @@ def load(path: str) -> Callable[..., Any]:
 class Candidate:
     """Runs jobs with the function that a path names, in a child process that is replaced when it dies.
 
+    Arguments that ended it once are not tried again by other checks, which fail at once.
+
     Args:
         path: ``module:function``.
         limit: seconds that one check may take before it counts as hung.
         patience: how many dead children are too many; after that every job fails at once.
     """
 
-    def __init__(self, path: str, limit: float = 60, patience: int = 20) -> None:
+    def __init__(self, path: str, limit: float = 60, patience: int = 50) -> None:
         self.path, self.limit, self.patience = path, limit, patience
+        self._fatal: dict[tuple[str, str, torch.dtype], str] = {}  # case and type -> how a check of it ended
         self._child: subprocess.Popen | None = None
         self._pipe: Connection | None = None
         self._start()
@@ -66,6 +71,9 @@ class Candidate:
         """The job's result; ``job.target.function`` is not used, the child loads its own."""
         target = replace(job.target, function=None)
         result = Result(job.check, job.spec.name, job.case.name, target)
+        arguments = (job.spec.name, job.case.name, target.dtype)
+        if arguments in self._fatal:
+            return replace(result, message=f"not run: {self._fatal[arguments]}")
         if self.patience <= 0:
             return replace(result, message="not run: the candidate has crashed or hung too often")
         if self._child is None:
@@ -80,7 +88,9 @@ class Candidate:
             message = ""
         self.patience -= 1
         code = self.close()
-        return replace(result, message=message or f"the process died of {_reason(code)}")
+        message = message or f"the process died of {_reason(code)}"
+        self._fatal[arguments] = f"in check {job.check} of this case and type {message}"
+        return replace(result, message=message)
 
     def _start(self) -> None:
         self._pipe, theirs = Pipe()

@@ -21,7 +21,7 @@ def as_rois(op: str, boxes: Boxes, width: int = 5) -> torch.Tensor:
     for i, b in enumerate(boxes):
         require(
             isinstance(b, torch.Tensor) and b.dim() == 2 and bool(b.shape[1] == width - 1),
-            lambda i=i, b=b: (
+            lambda i=i, b=b: (  # type: ignore[misc]
                 f"{op}: boxes[{i}] must be [L, {width - 1}], got "
                 f"{list(b.shape) if isinstance(b, torch.Tensor) else type(b).__name__}"
             ),

@@ -43,9 +43,7 @@ def import_torch():
     try:
         import torch
     except ImportError:
-        fail(
-            "building needs torch >= 2.10 here: pip install torch, then pip install --no-build-isolation ."
-        )
+        fail("building needs torch >= 2.10 here: pip install torch, then pip install --no-build-isolation .")
     version = tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2])
     if version < MINIMUM_TORCH:
         fail(f"torch {torch.__version__} is not supported; torch >= 2.10 is.")

@@ -194,6 +194,8 @@ class Op:
             )
 
     def __call__(self, *args: Any) -> Any:
+        if not isinstance(args[0], torch.Tensor):
+            raise TypeError(f"{self.name}: the first argument must be a tensor, got {type(args[0]).__name__}")
         if self.differentiable and not torch.compiler.is_compiling():
             self._refuse_tangents(args)
         if not _libraries.loaded("_C"):

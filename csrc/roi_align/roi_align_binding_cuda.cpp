@@ -34,7 +34,7 @@ struct DeviceType<BFloat16> {
 Tensor roi_align(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t pooled_height,
                  int64_t pooled_width, int64_t sampling_ratio, bool aligned) {
   check_rois("roi_align", input, "input", rois);
-  check_pooling("roi_align", spatial_scale, pooled_height, pooled_width);
+  check_pooling("roi_align", spatial_scale, pooled_height, pooled_width, sampling_ratio);
   const DeviceGuard guard(input.get_device_index());
   const Tensor boxes = dense_rois(rois);
   const RoiAlignParams p{boxes.size(0), input.size(0), input.size(1), input.size(2),  input.size(3),
@@ -59,7 +59,7 @@ Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial
                           int64_t pooled_width, int64_t batch_size, int64_t channels, int64_t height, int64_t width,
                           int64_t sampling_ratio, bool aligned) {
   check_rois("roi_align_backward", grad, "grad", rois);
-  check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width);
+  check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width, sampling_ratio);
   STD_TORCH_CHECK(grad.size(0) == rois.size(0) && grad.size(1) == channels && grad.size(2) == pooled_height &&
                       grad.size(3) == pooled_width,
                   "roi_align_backward: grad must be [", rois.size(0), ", ", channels, ", ", pooled_height, ", ",

@@ -19,11 +19,17 @@ inline void check_rois(const char* op, const Tensor& features, const char* featu
   STD_TORCH_CHECK(rois.device() == features.device(), op, ": boxes must be on the same device as ", features_name);
 }
 
-inline void check_pooling(const char* op, double spatial_scale, int64_t pooled_height, int64_t pooled_width) {
+// The largest sampling_ratio taken: the cost of a RoI grows with it, and a number far beyond any use would hang.
+constexpr int64_t kMaxSamplingRatio = 65536;
+
+inline void check_pooling(const char* op, double spatial_scale, int64_t pooled_height, int64_t pooled_width,
+                          int64_t sampling_ratio) {
   STD_TORCH_CHECK(pooled_height > 0 && pooled_width > 0, op, ": output_size must be positive, got (", pooled_height,
                   ", ", pooled_width, ")");
   STD_TORCH_CHECK(spatial_scale > 0 && spatial_scale - spatial_scale == 0, op,
                   ": spatial_scale must be positive and finite, got ", spatial_scale);
+  STD_TORCH_CHECK(sampling_ratio <= kMaxSamplingRatio, op, ": sampling_ratio must be at most ", kMaxSamplingRatio,
+                  ", got ", sampling_ratio);
 }
 
 }  // namespace structops

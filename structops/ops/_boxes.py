@@ -16,7 +16,10 @@ def as_rois(op: str, boxes: Boxes, width: int = 5) -> torch.Tensor:
     """``[K, width]`` with the batch index first, from that or from one ``[L, width - 1]`` tensor per image."""
     if isinstance(boxes, torch.Tensor):
         return boxes
-    boxes = list(boxes)
+    require(
+        isinstance(boxes, list | tuple),
+        lambda: f"{op}: boxes must be a tensor or a list of tensors, got {type(boxes).__name__}",
+    )
     require(len(boxes) > 0, lambda: f"{op}: boxes must hold one tensor per image, got an empty list")
     for i, b in enumerate(boxes):
         require(
@@ -57,7 +60,10 @@ def check_rois(op: str, name: str, features: torch.Tensor, rois: torch.Tensor, b
         )
 
 
-def check_pooling(op: str, spatial_scale: float, pooled_height: int, pooled_width: int) -> None:
+MAX_SAMPLING_RATIO = 65536  # as in csrc/roi_align/roi_align_checks.h: a RoI's cost grows with it
+
+
+def check_pooling(op: str, spatial_scale: float, pooled_height: int, pooled_width: int, sampling_ratio: int) -> None:
     require(
         pooled_height > 0 and pooled_width > 0,
         lambda: f"{op}: output_size must be positive, got ({pooled_height}, {pooled_width})",
@@ -65,6 +71,10 @@ def check_pooling(op: str, spatial_scale: float, pooled_height: int, pooled_widt
     require(
         0 < spatial_scale < float("inf"),
         lambda: f"{op}: spatial_scale must be positive and finite, got {spatial_scale}",
+    )
+    require(
+        sampling_ratio <= MAX_SAMPLING_RATIO,
+        lambda: f"{op}: sampling_ratio must be at most {MAX_SAMPLING_RATIO}, got {sampling_ratio}",
     )
 
 

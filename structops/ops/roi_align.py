@@ -31,7 +31,8 @@ def roi_align(
             of the image that the boxes were made for; any floating type.
         output_size: ``(height, width)`` of the crop, or one number for both.
         spatial_scale: feature pixels per image pixel, such as ``1 / 16``.
-        sampling_ratio: samples along each axis of a bin; zero or less: as many as the bin is long, rounded up.
+        sampling_ratio: samples along each axis of a bin, at most 65536; zero or less: as many as the bin is long,
+            rounded up.
         aligned: shift by half a pixel, so that box corners and pixel centres line up, and let boxes be smaller than
             a pixel. ``False`` is the original definition, with a minimum size of one feature pixel.
 
@@ -50,7 +51,7 @@ def roi_align(
 
 def _check(input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned) -> None:
     check_rois("roi_align", "input", input, rois, input.shape[0] if input.dim() else 0)
-    check_pooling("roi_align", spatial_scale, pooled_height, pooled_width)
+    check_pooling("roi_align", spatial_scale, pooled_height, pooled_width, sampling_ratio)
 
 
 def _fake(input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned):
@@ -85,7 +86,7 @@ def _check_backward(
     aligned,
 ) -> None:
     check_rois("roi_align_backward", "grad", grad, rois, batch_size)
-    check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width)
+    check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width, sampling_ratio)
     input_size = (batch_size, channels, height, width)
     require(
         all(n >= 0 for n in input_size),

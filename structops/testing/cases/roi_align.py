@@ -349,6 +349,8 @@ ERRORS = (
     ErrorCase("spatial-scale-zero", _refused(spatial_scale=0.0), r"spatial_scale must be positive and finite"),
     ErrorCase("spatial-scale-nan", _refused(spatial_scale=NAN), r"spatial_scale must be positive and finite"),
     ErrorCase("spatial-scale-inf", _refused(spatial_scale=INF), r"spatial_scale must be positive and finite"),
+    ErrorCase("sampling-huge", _refused(sampling_ratio=2**40), r"sampling_ratio must be at most 65536"),
+    ErrorCase("boxes-none", _refused(boxes=None), r"boxes must be a tensor or a list of tensors"),
     ErrorCase("grad-rank", _refused_backward(grad=torch.zeros(3, 2, 2)), r"grad must be", op=BACKWARD),
     ErrorCase("grad-size", _refused_backward(grad=torch.zeros(1, 4, 2, 2)), r"grad must be", op=BACKWARD),
     ErrorCase("grad-index", _refused_backward(rois=_index(1)[1:]), OUTSIDE.format(0, 1), "cpu", BACKWARD),

@@ -54,7 +54,7 @@ gpu-check:
 	@touch $@
 
 .venv/lint: .venv/ready
-	$(BIN)/python -m pip install --quiet ruff clang-format mypy
+	$(BIN)/python -m pip install --quiet ruff==0.17.6 clang-format==23.1.5 mypy==2.4.1
 	@touch $@
 
 clean:

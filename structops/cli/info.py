@@ -78,7 +78,10 @@ def _library_states() -> list[tuple[str, str]]:
 def _build() -> list[tuple[str, str]]:
     if not _libraries.loaded("_C"):
         return [("_C", "not built")]
-    info = dict(line.split("=", 1) for line in torch.ops.structops._build_info().splitlines())
+    try:
+        info = dict(line.split("=", 1) for line in torch.ops.structops._build_info().splitlines())
+    except RuntimeError as error:  # STRUCTOPS_SIMD names no instruction set
+        return [("simd", f"[red]{escape(str(error).splitlines()[0])}[/red]")]
     asked = os.environ.get("STRUCTOPS_SIMD")
     info["simd"] = f"{info['simd']} ({f'STRUCTOPS_SIMD={asked}' if asked else 'the best this machine has'})"
     return list(info.items())

@@ -30,18 +30,13 @@ def astronaut() -> torch.Tensor:
 
 
 def onnx_outputs(x: torch.Tensor) -> list[np.ndarray]:
-    """The four maps by ONNX's own account; onnxruntime's where it is installed, the slow reference otherwise."""
+    """The four maps as onnxruntime computes them."""
     file = onnx.load(str(module.published_weights()))
     for value in [*file.graph.input, *file.graph.output]:
         for axis, size in enumerate(value.type.tensor_type.shape.dim):
             if axis != 1 and value.name in ("input.1", "537", "538", "539", "540"):
                 size.dim_param = f"{value.name}_{axis}"  # the file says 10 pictures of 32 x 32
-    try:
-        import onnxruntime
-    except ImportError:
-        from onnx.reference import ReferenceEvaluator
-
-        return ReferenceEvaluator(file).run(None, {"input.1": x.numpy()})
+    onnxruntime = pytest.importorskip("onnxruntime", reason="onnx's own evaluator is wrong by 0.05 on this network")
     onnxruntime.set_default_logger_severity(3)
     session = onnxruntime.InferenceSession(file.SerializeToString(), providers=["CPUExecutionProvider"])
     return session.run(None, {"input.1": x.numpy()})

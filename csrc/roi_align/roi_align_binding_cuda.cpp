@@ -60,12 +60,7 @@ Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial
                           int64_t sampling_ratio, bool aligned) {
   check_rois("roi_align_backward", grad, "grad", rois);
   check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width, sampling_ratio);
-  STD_TORCH_CHECK(grad.size(0) == rois.size(0) && grad.size(1) == channels && grad.size(2) == pooled_height &&
-                      grad.size(3) == pooled_width,
-                  "roi_align_backward: grad must be [", rois.size(0), ", ", channels, ", ", pooled_height, ", ",
-                  pooled_width, "]");
-  STD_TORCH_CHECK(batch_size >= 0 && channels >= 0 && height >= 0 && width >= 0,
-                  "roi_align_backward: the input size must not be negative");
+  check_grad(grad, rois, pooled_height, pooled_width, batch_size, channels, height, width);
   const DeviceGuard guard(grad.get_device_index());
   const Tensor boxes = dense_rois(rois);
   const RoiAlignParams p{boxes.size(0), batch_size,   channels,      height,         width,

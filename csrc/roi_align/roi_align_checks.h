@@ -32,4 +32,15 @@ inline void check_pooling(const char* op, double spatial_scale, int64_t pooled_h
                   ", got ", sampling_ratio);
 }
 
+// grad [K, C, PH, PW] of the output, for an input [N, C, H, W].
+inline void check_grad(const Tensor& grad, const Tensor& rois, int64_t pooled_height, int64_t pooled_width,
+                       int64_t batch_size, int64_t channels, int64_t height, int64_t width) {
+  STD_TORCH_CHECK(grad.size(0) == rois.size(0) && grad.size(1) == channels && grad.size(2) == pooled_height &&
+                      grad.size(3) == pooled_width,
+                  "roi_align_backward: grad must be [", rois.size(0), ", ", channels, ", ", pooled_height, ", ",
+                  pooled_width, "]");
+  STD_TORCH_CHECK(batch_size >= 0 && channels >= 0 && height >= 0 && width >= 0,
+                  "roi_align_backward: the input size must not be negative");
+}
+
 }  // namespace structops

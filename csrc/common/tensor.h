@@ -42,6 +42,11 @@ inline Tensor empty_with_format(const Tensor& like, torch::headeronly::IntHeader
   return torch::stable::empty(size, like.scalar_type(), std::nullopt, like.device(), std::nullopt, format);
 }
 
+// torch's threads, as the CPU kernels take them (cpu::ParallelFor).
+inline void parallel_for(int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context) {
+  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) { body(begin, end, context); });
+}
+
 }  // namespace structops
 
 // Runs the body with scalar_t bound to the C++ type of a floating tensor.

@@ -3,10 +3,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace structops::cpu {
+#include "common/cpu/parallel.h"
 
-// Runs body(begin, end) over [0, n) on torch's threads; the binding passes torch's own.
-using ParallelFor = void (*)(int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context);
+namespace structops::cpu {
 
 // boxes [N, 4] (x1, y1, x2, y2); scores [N]; idxs [N] class of each box, or null; N < 2^32.
 // Returns the kept boxes' indices by falling score, ties by the lower index, NaN scores last.

@@ -8,10 +8,6 @@
 namespace structops {
 namespace {
 
-void parallel_for(int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context) {
-  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) { body(begin, end, context); });
-}
-
 // Each conversion is a call through the dispatcher, microseconds that matter for ten boxes.
 Tensor dense(const Tensor& t, ScalarType type) {
   const Tensor converted = t.scalar_type() == type ? t : torch::stable::to(t, type);

@@ -3,7 +3,7 @@
 #include <array>
 #include <optional>
 
-#include "common/cuda/stream.h"
+#include "common/cuda/binding.h"
 #include "nms/nms_checks.h"
 #include "nms/nms_cuda.h"
 

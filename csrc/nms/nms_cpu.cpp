@@ -6,11 +6,13 @@
 #include <limits>
 #include <memory>
 #include <type_traits>
+#include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 #include "common/cpu/radix_sort.h"
+#include "common/tensor.h"
 #include "nms/nms.h"
 #include "nms/nms_cpu_order.h"
 

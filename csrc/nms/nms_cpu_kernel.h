@@ -5,66 +5,13 @@
 // in the masks scores lower, so the leaves may lie in any order: by score where there are few boxes (all
 // leaves are scanned), else by place, under a tree of bounding boxes whose masks prune decided branches.
 
-template <class T>
-struct Simd {
-  static constexpr int lanes = STRUCTOPS_VECTOR_BYTES / sizeof(T);
-  typedef T Vector __attribute__((vector_size(STRUCTOPS_VECTOR_BYTES)));
-};
-template <class T>
-using Vector = typename Simd<T>::Vector;
-template <class T>
-constexpr int kLanes = Simd<T>::lanes;
-
-template <class V>
-inline V min(V a, V b) {
-  return a < b ? a : b;
-}
-template <class V>
-inline V max(V a, V b) {
-  return a > b ? a : b;
-}
-
-// The lanes where a <= b, to be joined by & and read by bits(): bit l for lane l.
-#if STRUCTOPS_ISA_AVX512
-inline uint32_t less_equal(Vector<float> a, Vector<float> b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
-inline uint32_t less_equal(Vector<double> a, Vector<double> b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
-inline uint32_t bits(uint32_t mask) { return mask; }
-#else
-template <class V>
-inline auto less_equal(V a, V b) {
-  return a <= b;
-}
-template <class M>
-inline uint32_t bits(M mask) {
-  using Lane = std::decay_t<decltype(mask[0])>;
-#if STRUCTOPS_ISA_AVX2
-  using Part = __m256;
-  const auto part_bits = [](Part p) -> uint32_t {
-    return sizeof(Lane) == 4 ? _mm256_movemask_ps(p) : _mm256_movemask_pd((__m256d)p);
-  };
-#elif defined(__x86_64__)
-  using Part = __m128;
-  const auto part_bits = [](Part p) -> uint32_t {
-    return sizeof(Lane) == 4 ? _mm_movemask_ps(p) : _mm_movemask_pd((__m128d)p);
-  };
-#else
-  using Part = Lane;
-  const auto part_bits = [](Part p) -> uint32_t { return p != 0; };
-#endif
-  Part parts[sizeof(M) / sizeof(Part)];
-  std::memcpy(parts, &mask, sizeof(M));
-  uint32_t out = 0;
-  for (size_t i = 0; i < sizeof(M) / sizeof(Part); ++i)
-    out |= part_bits(parts[i]) << (i * (sizeof(Part) / sizeof(Lane)));
-  return out;
-}
-#endif
+#include "common/cpu/vec.h"
 
 // The undecided boxes of one class. limit: the largest T not above the threshold; 0 <= limit < 1.
 template <class T>
 class Candidates {
   static constexpr int W = kLanes<T>;
-  using V = Vector<T>;
+  using V = Vec<T>;
   struct Leaf {
     V x1, y1, x2, y2, area;
   };

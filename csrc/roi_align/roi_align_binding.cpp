@@ -1,29 +1,17 @@
 // roi_align for torch: schemas and the CPU binding (checks, allocation, then the kernel).
 #include "common/cpu/memory.h"
-#include "roi_align/roi_align_checks.h"
+#include "common/rois.h"
+#include "roi_align/roi_align.h"
 
 namespace structops {
 namespace {
 
-void parallel_for(int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context) {
-  torch::stable::parallel_for(0, n, grain, [&](int64_t begin, int64_t end) { body(begin, end, context); });
-}
-
-// [K, 5] as contiguous doubles: float32 boxes convert exactly, and the kernels need one type only.
-Tensor as_double(const Tensor& rois) { return torch::stable::contiguous(torch::stable::to(rois, ScalarType::Double)); }
-
-void check_batch_indices(const char* op, const Tensor& rois, int64_t batch) {
-  const auto* row = static_cast<const double*>(rois.const_data_ptr());
-  for (int64_t k = 0; k < rois.size(0); ++k)
-    STD_TORCH_CHECK(row[k * 5] >= 0 && row[k * 5] < static_cast<double>(batch), op, ": boxes[", k,
-                    ", 0] is batch index ", row[k * 5], ", but must be in [0, ", batch, ")");
-}
-
 Tensor roi_align(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t pooled_height,
                  int64_t pooled_width, int64_t sampling_ratio, bool aligned) {
   check_rois("roi_align", input, "input", rois);
-  check_pooling("roi_align", spatial_scale, pooled_height, pooled_width, sampling_ratio);
-  const Tensor boxes = as_double(rois);
+  check_pooling("roi_align", spatial_scale, pooled_height, pooled_width);
+  check_sampling("roi_align", sampling_ratio);
+  const Tensor boxes = rois_as_double(rois);
   check_batch_indices("roi_align", boxes, input.size(0));
   const RoiAlignParams p{boxes.size(0), input.size(0), input.size(1), input.size(2),  input.size(3),
                          pooled_height, pooled_width,  spatial_scale, sampling_ratio, aligned};
@@ -46,9 +34,11 @@ Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial
                           int64_t pooled_width, int64_t batch_size, int64_t channels, int64_t height, int64_t width,
                           int64_t sampling_ratio, bool aligned) {
   check_rois("roi_align_backward", grad, "grad", rois);
-  check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width, sampling_ratio);
-  check_grad(grad, rois, pooled_height, pooled_width, batch_size, channels, height, width);
-  const Tensor boxes = as_double(rois);
+  check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width);
+  check_sampling("roi_align_backward", sampling_ratio);
+  check_grad("roi_align_backward", grad, rois, channels, pooled_height, pooled_width, batch_size, channels, height,
+             width);
+  const Tensor boxes = rois_as_double(rois);
   check_batch_indices("roi_align_backward", boxes, batch_size);
   const RoiAlignParams p{boxes.size(0), batch_size,   channels,      height,         width,
                          pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned};

@@ -1,10 +1,7 @@
 // roi_align for torch on CUDA: checks, allocation, launch on the current stream. Nothing here waits
 // for the GPU, so both ops can be captured in a CUDA graph.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include "common/cuda/stream.h"
-#include "roi_align/roi_align_checks.h"
+#include "common/cuda/binding.h"
+#include "common/rois.h"
 #include "roi_align/roi_align_cuda.h"
 
 namespace structops {
@@ -12,31 +9,13 @@ namespace {
 
 using torch::stable::accelerator::DeviceGuard;
 
-// [K, 5], dense, float or double. Halves convert exactly; a double box keeps its digits.
-Tensor dense_rois(const Tensor& rois) {
-  const bool is_double = rois.scalar_type() == ScalarType::Double;
-  return torch::stable::contiguous(torch::stable::to(rois, is_double ? ScalarType::Double : ScalarType::Float));
-}
-
-template <class T>
-struct DeviceType {
-  using type = T;
-};
-template <>
-struct DeviceType<Half> {
-  using type = __half;
-};
-template <>
-struct DeviceType<BFloat16> {
-  using type = __nv_bfloat16;
-};
-
 Tensor roi_align(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t pooled_height,
                  int64_t pooled_width, int64_t sampling_ratio, bool aligned) {
   check_rois("roi_align", input, "input", rois);
-  check_pooling("roi_align", spatial_scale, pooled_height, pooled_width, sampling_ratio);
+  check_pooling("roi_align", spatial_scale, pooled_height, pooled_width);
+  check_sampling("roi_align", sampling_ratio);
   const DeviceGuard guard(input.get_device_index());
-  const Tensor boxes = dense_rois(rois);
+  const Tensor boxes = rois_as_float(rois);
   const RoiAlignParams p{boxes.size(0), input.size(0), input.size(1), input.size(2),  input.size(3),
                          pooled_height, pooled_width,  spatial_scale, sampling_ratio, aligned};
   const MemoryFormat format = memory_format_of(input);
@@ -45,7 +24,7 @@ Tensor roi_align(const Tensor& input, const Tensor& rois, double spatial_scale, 
   if (input.numel() == 0) return torch::stable::zero_(output);
   const int64_t strides[4] = {input.stride(0), input.stride(1), input.stride(2), input.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "roi_align", [&] {
-    using T = DeviceType<scalar_t>::type;
+    using T = cuda::DeviceType<scalar_t>;
     STD_CUDA_CHECK(cuda::roi_align_forward(p, static_cast<const T*>(input.const_data_ptr()), strides,
                                            boxes.const_data_ptr(), boxes.scalar_type() == ScalarType::Double,
                                            static_cast<T*>(output.mutable_data_ptr()),
@@ -59,10 +38,12 @@ Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial
                           int64_t pooled_width, int64_t batch_size, int64_t channels, int64_t height, int64_t width,
                           int64_t sampling_ratio, bool aligned) {
   check_rois("roi_align_backward", grad, "grad", rois);
-  check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width, sampling_ratio);
-  check_grad(grad, rois, pooled_height, pooled_width, batch_size, channels, height, width);
+  check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width);
+  check_sampling("roi_align_backward", sampling_ratio);
+  check_grad("roi_align_backward", grad, rois, channels, pooled_height, pooled_width, batch_size, channels, height,
+             width);
   const DeviceGuard guard(grad.get_device_index());
-  const Tensor boxes = dense_rois(rois);
+  const Tensor boxes = rois_as_float(rois);
   const RoiAlignParams p{boxes.size(0), batch_size,   channels,      height,         width,
                          pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned};
   const MemoryFormat format = memory_format_of(grad);
@@ -73,7 +54,7 @@ Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial
                                                 ScalarType::Byte, std::nullopt, grad.device());
   const int64_t strides[4] = {grad.stride(0), grad.stride(1), grad.stride(2), grad.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "roi_align_backward", [&] {
-    using T = DeviceType<scalar_t>::type;
+    using T = cuda::DeviceType<scalar_t>;
     STD_CUDA_CHECK(cuda::roi_align_backward(
         p, static_cast<const T*>(grad.const_data_ptr()), strides, boxes.const_data_ptr(),
         boxes.scalar_type() == ScalarType::Double, static_cast<T*>(grad_input.mutable_data_ptr()),

@@ -34,16 +34,26 @@ def as_rois(op: str, boxes: Boxes, width: int = 5) -> torch.Tensor:
     return torch.cat([torch.cat([torch.full_like(b[:, :1], i), b], dim=1) for i, b in enumerate(wide)])
 
 
-def check_rois(op: str, name: str, features: torch.Tensor, rois: torch.Tensor, batch: int) -> None:
-    """Raise unless features are ``[N, C, H, W]`` and rois ``[K, 5]`` of floating type on the same device."""
+def check_rois(
+    op: str,
+    name: str,
+    features: torch.Tensor,
+    rois: torch.Tensor,
+    batch: int,
+    columns: tuple[str, ...] = ("batch index", "x1", "y1", "x2", "y2"),
+) -> None:
+    """Raise unless features are ``[N, C, H, W]`` and rois ``[K, columns]`` of floating type on the same device.
+
+    The native bindings check the same in ``csrc/common/rois.h``.
+    """
     require(
         features.dim() == 4,
         lambda: f"{op}: {name} must be [N, C, H, W] (4 dimensions), got {features.dim()} dimensions",
     )
     _checks.floating(op, name, features)
     require(
-        rois.dim() == 2 and rois.shape[1] == 5,
-        lambda: f"{op}: boxes must be [K, 5] (batch index, x1, y1, x2, y2), got {list(rois.shape)}",
+        rois.dim() == 2 and rois.shape[1] == len(columns),
+        lambda: f"{op}: boxes must be [K, {len(columns)}] ({', '.join(columns)}), got {list(rois.shape)}",
     )
     _checks.floating(op, "boxes", rois)
     _checks.same_device(op, "boxes", rois, name, features)
@@ -60,10 +70,7 @@ def check_rois(op: str, name: str, features: torch.Tensor, rois: torch.Tensor, b
         )
 
 
-MAX_SAMPLING_RATIO = 65536  # as in csrc/roi_align/roi_align_checks.h: a RoI's cost grows with it
-
-
-def check_pooling(op: str, spatial_scale: float, pooled_height: int, pooled_width: int, sampling_ratio: int) -> None:
+def check_pooling(op: str, spatial_scale: float, pooled_height: int, pooled_width: int) -> None:
     require(
         pooled_height > 0 and pooled_width > 0,
         lambda: f"{op}: output_size must be positive, got ({pooled_height}, {pooled_width})",
@@ -72,10 +79,31 @@ def check_pooling(op: str, spatial_scale: float, pooled_height: int, pooled_widt
         0 < spatial_scale < float("inf"),
         lambda: f"{op}: spatial_scale must be positive and finite, got {spatial_scale}",
     )
+
+
+MAX_SAMPLING_RATIO = 65536  # kMaxSamplingRatio in csrc/common/rois.h: a RoI's cost grows with it
+
+
+def check_sampling(op: str, sampling_ratio: int) -> None:
     require(
         sampling_ratio <= MAX_SAMPLING_RATIO,
         lambda: f"{op}: sampling_ratio must be at most {MAX_SAMPLING_RATIO}, got {sampling_ratio}",
     )
+
+
+def check_grad(
+    op: str,
+    grad: torch.Tensor,
+    expected: tuple[int, int, int, int],
+    input_size: tuple[int, int, int, int],
+) -> None:
+    """Raise unless ``grad`` has the output's size ``expected`` for an input of ``input_size``."""
+    require(
+        all(n >= 0 for n in input_size),
+        lambda: f"{op}: the input size must not be negative, got {list(input_size)}",
+    )
+    for size, wanted in zip(grad.shape, expected, strict=True):
+        require(size == wanted, lambda: f"{op}: grad must be {list(expected)}, got {list(grad.shape)}")
 
 
 def output_pair(op: str, output_size: int | Sequence[int]) -> tuple[int, int]:
@@ -83,5 +111,8 @@ def output_pair(op: str, output_size: int | Sequence[int]) -> tuple[int, int]:
     if isinstance(output_size, int | torch.SymInt):
         return output_size, output_size  # type: ignore[return-value]
     pair = tuple(output_size) if isinstance(output_size, Iterable) else ()
-    require(len(pair) == 2, lambda: f"{op}: output_size must be an int or (height, width), got {output_size!r}")
+    require(
+        len(pair) == 2 and all(isinstance(n, int | torch.SymInt) for n in pair),
+        lambda: f"{op}: output_size must be an int or a pair of ints (height, width), got {output_size!r}",
+    )
     return pair  # type: ignore[return-value]

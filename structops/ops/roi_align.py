@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from structops._backend import Op
-from structops._checks import require
 from structops._layout import memory_format
-from structops.ops._boxes import Boxes, as_rois, check_pooling, check_rois, output_pair
+from structops.ops._boxes import Boxes, as_rois, check_grad, check_pooling, check_rois, check_sampling, output_pair
 
 
 def roi_align(
@@ -51,7 +50,8 @@ def roi_align(
 
 def _check(input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned) -> None:
     check_rois("roi_align", "input", input, rois, input.shape[0] if input.dim() else 0)
-    check_pooling("roi_align", spatial_scale, pooled_height, pooled_width, sampling_ratio)
+    check_pooling("roi_align", spatial_scale, pooled_height, pooled_width)
+    check_sampling("roi_align", sampling_ratio)
 
 
 def _fake(input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned):
@@ -86,18 +86,10 @@ def _check_backward(
     aligned,
 ) -> None:
     check_rois("roi_align_backward", "grad", grad, rois, batch_size)
-    check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width, sampling_ratio)
-    input_size = (batch_size, channels, height, width)
-    require(
-        all(n >= 0 for n in input_size),
-        lambda: f"roi_align_backward: the input size must not be negative, got {list(input_size)}",
-    )
+    check_pooling("roi_align_backward", spatial_scale, pooled_height, pooled_width)
+    check_sampling("roi_align_backward", sampling_ratio)
     expected = (rois.shape[0], channels, pooled_height, pooled_width)
-    for size, wanted in zip(grad.shape, expected, strict=True):
-        require(
-            size == wanted,
-            lambda: f"roi_align_backward: grad must be {list(expected)}, got {list(grad.shape)}",
-        )
+    check_grad("roi_align_backward", grad, expected, (batch_size, channels, height, width))
 
 
 def _fake_backward(

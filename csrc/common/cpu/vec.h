@@ -1,7 +1,7 @@
 // Vectors of STRUCTOPS_VECTOR_BYTES, and loads and stores that convert storage to arithmetic types.
 //
 // Included once per instruction set inside its namespace (common/cpu/foreach_isa.h), so it has no
-// include guard and includes nothing: <cstring>, <type_traits>, <utility>, <immintrin.h> (x86) and
+// include guard and includes nothing: <cstdint>, <cstring>, <type_traits>, <utility>, <immintrin.h> (x86) and
 // common/tensor.h come first. Arithmetic is written with the compiler's own operators on vectors.
 
 // What a storage type is computed in.
@@ -45,6 +45,52 @@ inline Vec<double> multiply_add(Vec<double> a, Vec<double> b, Vec<double> c) {
   return a * b + c;
 #endif
 }
+
+// Lane by lane; where one is NaN, b.
+template <class V>
+inline V min(V a, V b) {
+  return a < b ? a : b;
+}
+template <class V>
+inline V max(V a, V b) {
+  return a > b ? a : b;
+}
+
+// The lanes where a <= b, to be joined by & and read by bits(): bit l for lane l.
+#if STRUCTOPS_ISA_AVX512
+inline uint32_t less_equal(Vec<float> a, Vec<float> b) { return _mm512_cmp_ps_mask(a, b, _CMP_LE_OQ); }
+inline uint32_t less_equal(Vec<double> a, Vec<double> b) { return _mm512_cmp_pd_mask(a, b, _CMP_LE_OQ); }
+inline uint32_t bits(uint32_t mask) { return mask; }
+#else
+template <class V>
+inline auto less_equal(V a, V b) {
+  return a <= b;
+}
+template <class M>
+inline uint32_t bits(M mask) {
+  using Lane = std::decay_t<decltype(mask[0])>;
+#if STRUCTOPS_ISA_AVX2
+  using Part = __m256;
+  const auto part_bits = [](Part p) -> uint32_t {
+    return sizeof(Lane) == 4 ? _mm256_movemask_ps(p) : _mm256_movemask_pd((__m256d)p);
+  };
+#elif defined(__x86_64__)
+  using Part = __m128;
+  const auto part_bits = [](Part p) -> uint32_t {
+    return sizeof(Lane) == 4 ? _mm_movemask_ps(p) : _mm_movemask_pd((__m128d)p);
+  };
+#else
+  using Part = Lane;
+  const auto part_bits = [](Part p) -> uint32_t { return p != 0; };
+#endif
+  Part parts[sizeof(M) / sizeof(Part)];
+  std::memcpy(parts, &mask, sizeof(M));
+  uint32_t out = 0;
+  for (size_t i = 0; i < sizeof(M) / sizeof(Part); ++i)
+    out |= part_bits(parts[i]) << (i * (sizeof(Part) / sizeof(Lane)));
+  return out;
+}
+#endif
 
 // Loads and stores take any alignment.
 inline Vec<float> load(const float* p) {

@@ -1,0 +1,72 @@
+// Regions of interest as the bindings take them: checks that every RoI op shares, and conversions.
+//
+// Each check names the op and the argument, says what was given and what is accepted. The same in Python is
+// structops/ops/_boxes.py; the error cases of each op's database hold both to the same messages.
+#pragma once
+#include "common/tensor.h"
+
+namespace structops {
+
+// features [N, C, H, W] and rois [K, columns], floating, on one device. meaning: of the columns.
+inline void check_rois(const char* op, const Tensor& features, const char* features_name, const Tensor& rois,
+                       int64_t columns = 5, const char* meaning = "(batch index, x1, y1, x2, y2)") {
+  STD_TORCH_CHECK(features.dim() == 4, op, ": ", features_name, " must be [N, C, H, W] (4 dimensions), got ",
+                  features.dim(), " dimensions");
+  STD_TORCH_CHECK(is_floating(features.scalar_type()), op, ": ", features_name,
+                  " must be float16, bfloat16, float32 or float64, got ",
+                  torch::headeronly::toString(features.scalar_type()));
+  STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == columns, op, ": boxes must be [K, ", columns, "] ", meaning,
+                  ", got ", rois.dim(), " dimensions", rois.dim() == 2 ? " with a wrong second size" : "");
+  STD_TORCH_CHECK(is_floating(rois.scalar_type()), op, ": boxes must be floating point, got ",
+                  torch::headeronly::toString(rois.scalar_type()));
+  STD_TORCH_CHECK(rois.device() == features.device(), op, ": boxes must be on the same device as ", features_name);
+}
+
+inline void check_pooling(const char* op, double spatial_scale, int64_t pooled_height, int64_t pooled_width) {
+  STD_TORCH_CHECK(pooled_height > 0 && pooled_width > 0, op, ": output_size must be positive, got (", pooled_height,
+                  ", ", pooled_width, ")");
+  STD_TORCH_CHECK(spatial_scale > 0 && spatial_scale - spatial_scale == 0, op,
+                  ": spatial_scale must be positive and finite, got ", spatial_scale);
+}
+
+// The largest sampling_ratio taken: the cost of a RoI grows with it, and a number far beyond any use would hang.
+constexpr int64_t kMaxSamplingRatio = 65536;
+
+inline void check_sampling(const char* op, int64_t sampling_ratio) {
+  STD_TORCH_CHECK(sampling_ratio <= kMaxSamplingRatio, op, ": sampling_ratio must be at most ", kMaxSamplingRatio,
+                  ", got ", sampling_ratio);
+}
+
+// grad [K, grad_channels, PH, PW] of an output, for an input [N, C, H, W].
+inline void check_grad(const char* op, const Tensor& grad, const Tensor& rois, int64_t grad_channels,
+                       int64_t pooled_height, int64_t pooled_width, int64_t batch_size, int64_t channels,
+                       int64_t height, int64_t width) {
+  STD_TORCH_CHECK(grad.size(0) == rois.size(0) && grad.size(1) == grad_channels && grad.size(2) == pooled_height &&
+                      grad.size(3) == pooled_width,
+                  op, ": grad must be [", rois.size(0), ", ", grad_channels, ", ", pooled_height, ", ", pooled_width,
+                  "]");
+  STD_TORCH_CHECK(batch_size >= 0 && channels >= 0 && height >= 0 && width >= 0, op,
+                  ": the input size must not be negative");
+}
+
+// CPU: rois as contiguous doubles. float32 boxes convert exactly, and the kernels need one type only.
+inline Tensor rois_as_double(const Tensor& rois) {
+  return torch::stable::contiguous(torch::stable::to(rois, ScalarType::Double));
+}
+
+// CPU: rois [K, columns] of doubles, as above, have an image index in [0, batch) first.
+inline void check_batch_indices(const char* op, const Tensor& rois, int64_t batch) {
+  const auto* row = static_cast<const double*>(rois.const_data_ptr());
+  const int64_t columns = rois.size(1);
+  for (int64_t k = 0; k < rois.size(0); ++k)
+    STD_TORCH_CHECK(row[k * columns] >= 0 && row[k * columns] < static_cast<double>(batch), op, ": boxes[", k,
+                    ", 0] is batch index ", row[k * columns], ", but must be in [0, ", batch, ")");
+}
+
+// CUDA: rois dense, float or double. Halves convert exactly; a double box keeps its digits.
+inline Tensor rois_as_float(const Tensor& rois) {
+  const bool is_double = rois.scalar_type() == ScalarType::Double;
+  return torch::stable::contiguous(torch::stable::to(rois, is_double ? ScalarType::Double : ScalarType::Float));
+}
+
+}  // namespace structops

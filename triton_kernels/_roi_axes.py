@@ -181,6 +181,11 @@ def roi_axes_kernel(
             tl.store(tiles + row * rois_count + k, packed, mask=tile < tile_count)
 
 
+def weight_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What features of a type are weighted and summed in."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 @dataclass(frozen=True)
 class RoiAxes:
     """The tables of one call; see :func:`roi_axes_kernel` for what each holds. Running ``launch`` fills them."""

@@ -1,7 +1,7 @@
 """The product's dispatcher ops, run by emulated CUDA kernels.
 
 A binding is a pair of files: ``bindings/<op>.cpp`` lists the launchers, ``bindings/<op>.py`` has one function per
-dispatcher op, with the op's name and its arguments after an :class:`Emulator`.
+dispatcher op, with the op's name and its arguments after an :class:`Emulator`, and may have ``EXTRA`` cases.
 """
 
 from __future__ import annotations
@@ -11,22 +11,34 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable, Iterator
+from types import ModuleType
 
 import torch
+
+from structops.testing import Case
 
 from . import bindings
 from .emulator import Emulator
 
 
+def _bindings() -> list[ModuleType]:
+    names = [file.name for file in pkgutil.iter_modules(bindings.__path__) if not file.name.startswith("_")]
+    return [importlib.import_module(f"{bindings.__name__}.{name}") for name in names]
+
+
 def operators() -> dict[str, Callable[..., torch.Tensor]]:
     """Dispatcher op -> function that takes an emulator and the op's arguments."""
     found = {}
-    for file in pkgutil.iter_modules(bindings.__path__):
-        module = importlib.import_module(f"{bindings.__name__}.{file.name}")
+    for module in _bindings():
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if function.__module__ == module.__name__ and not name.startswith("_"):
                 found[name] = function
     return found
+
+
+def extra_cases() -> dict[str, tuple[Case, ...]]:
+    """Public op -> cases beyond the database's, from the bindings' ``EXTRA``: paths that only larger sizes reach."""
+    return {name: cases for module in _bindings() for name, cases in getattr(module, "EXTRA", {}).items()}
 
 
 @contextlib.contextmanager

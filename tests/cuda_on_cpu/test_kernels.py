@@ -13,53 +13,21 @@ import pytest
 import torch
 
 from structops.testing import Case, OpSpec, specs
-from structops.testing.cases._draw import boxes, features
-from structops.testing.cases.nms import crowded, scores
 from structops.testing.run import LAYOUTS, Target, arguments_for, expected, gradients, incoming_gradient
 from structops.testing.tolerances import distance
 
 from .emulator import ORDERS, Emulator
-from .operators import emulated, operators
+from .operators import emulated, extra_cases, operators
 
 SPECS = specs()
 
 
-def _wide_map(width: int):
-    """Boxes as wide as the map with adaptive sampling: as many taps as it has columns."""
-
-    def make(g):
-        across = torch.cat([torch.zeros(3, 1), boxes(g, 3, width, 2, smallest=0.9 * width, largest=width)], 1)
-        return {"input": features(g, 1, 2, 2, width), "boxes": across, "output_size": (1, 2), "aligned": True}
-
-    return make
-
-
-def _two_chunks(batched: bool):
-    def make(g):
-        n = 2300
-        found = {"boxes": crowded(g, n), "scores": scores(g, n, 512), "iou_threshold": 0.5}
-        return {**found, "idxs": torch.randint(2, (n,), generator=g)} if batched else found
-
-    return make
-
-
-# Paths that only sizes beyond the database's small cases reach.
-EXTRA = {
-    "roi_align": (
-        Case("more-shared-memory-than-the-default", _wide_map(7000)),
-        Case("taps-beyond-shared-memory", _wide_map(12500)),
-    ),
-    "nms": (Case("two-chunks", _two_chunks(batched=False)),),
-    "batched_nms": (Case("two-chunks", _two_chunks(batched=True)),),
-}
-
-
 def _cases(*tags: str) -> list:
     """(spec, case) pairs as parameters: the extra cases, and those with any of the tags (without tags: all)."""
-    chosen = []
+    chosen, extra = [], extra_cases()
     for spec in SPECS.values():
         mine = [c for c in spec.tagged(without=("large",)) if not tags or c.tags & set(tags)]
-        chosen += [pytest.param(spec, c, id=f"{spec.name}-{c.name}") for c in (*mine, *EXTRA.get(spec.name, ()))]
+        chosen += [pytest.param(spec, c, id=f"{spec.name}-{c.name}") for c in (*mine, *extra.get(spec.name, ()))]
     return chosen
 
 

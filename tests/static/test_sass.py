@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from budgets import BUDGETS
+from budgets import all_budgets
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "csrc").rglob("*.cu"))
+BUDGETS = all_budgets()
 KERNELS = sorted(BUDGETS)
 
 
@@ -145,7 +146,9 @@ def test_no_float_atomics(kernels, name):
     assert not [i for i in atomics if re.search(r"\.F(16|32|64)|\.BF16", i)]
 
 
-def test_positions_are_not_contracted(kernels):
-    """Contraction would move samples by a rounding, and IoU with it, against the CPU's."""
-    assert any(i.startswith("DADD") for i in kernels["roi_bounds_kernel"].sass)
-    assert not [i for i in kernels["nms_place_kernel<float>"].sass if i.startswith("FFMA")]
+@pytest.mark.parametrize("name", [n for n in KERNELS if BUDGETS[n].has or BUDGETS[n].lacks])
+def test_decisions_are_not_contracted(kernels, name):
+    has, lacks = BUDGETS[name].has, BUDGETS[name].lacks
+    found = {i.split()[0].split(".")[0] for i in kernels[name].sass}
+    assert has is None or has in found
+    assert lacks not in found

@@ -5,8 +5,28 @@ from __future__ import annotations
 import torch
 
 from structops._layout import memory_format
+from structops.testing import Case
+from structops.testing.cases._draw import boxes, features
 
 from ..emulator import Emulator, poisoned
+
+
+def _wide_map(width: int):
+    """Boxes as wide as the map with adaptive sampling: as many taps as it has columns."""
+
+    def make(g):
+        across = torch.cat([torch.zeros(3, 1), boxes(g, 3, width, 2, smallest=0.9 * width, largest=width)], 1)
+        return {"input": features(g, 1, 2, 2, width), "boxes": across, "output_size": (1, 2), "aligned": True}
+
+    return make
+
+
+EXTRA = {
+    "roi_align": (
+        Case("more-shared-memory-than-the-default", _wide_map(7000)),
+        Case("taps-beyond-shared-memory", _wide_map(12500)),
+    )
+}
 
 
 def _prepared(features: torch.Tensor, rois: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, bool]:

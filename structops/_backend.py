@@ -54,7 +54,9 @@ _default = _validated(os.environ.get("STRUCTOPS_BACKEND") or "native", "STRUCTOP
 
 @contextlib.contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Run every structops op of this thread (or task) on one backend.
+    """``with structops.backend("triton"):`` runs every structops op of this thread (or task) on one backend.
+
+    A context manager (or decorator): calling it without ``with`` changes nothing.
 
     Args:
         name: ``"native"`` (C++ or CUDA; the default), ``"triton"`` or ``"reference"``.

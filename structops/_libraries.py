@@ -38,3 +38,14 @@ def loaded(name: str) -> bool:
 
 
 load()
+
+
+def build_info() -> dict[str, str]:
+    """How ``_C`` was built, and under ``"simd"`` the instruction set that its CPU kernels use here.
+
+    Raises:
+        RuntimeError: when ``_C`` is not loaded, or ``STRUCTOPS_SIMD`` names no instruction set.
+    """
+    if not loaded("_C"):
+        raise RuntimeError("_C is not built")
+    return dict(line.split("=", 1) for line in torch.ops.structops._build_info().splitlines())

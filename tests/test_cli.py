@@ -50,7 +50,7 @@ def test_verify_names_the_failing_case(tmp_path, monkeypatch):
     arguments = ("nms", "--device", "cpu", "--dtype", "float64", "--case", "touching")
     done = run(verify.command, *arguments, "--candidate", "mine:first_box")
     assert done.exit_code == 1
-    assert re.search(r"FAILED nms values, case touching, .*: 1 indices, expected 64", done.output)
+    assert re.search(r"FAILED nms values, case touching.*: 1 indices, expected 64", done.output)
     done = run(verify.command, *arguments, "--candidate", "mine:broken")
     assert done.exit_code == 1
     assert "raised TypeError" in done.output
@@ -61,9 +61,12 @@ def test_verify_names_the_failing_case(tmp_path, monkeypatch):
     [
         (["softmax"], "there is no op 'softmax'; there are"),
         (["--backend", "cuda"], "--backend must be one of native, triton, reference"),
-        (["--device", "tpu"], "--device must be cpu or cuda"),
+        (["--device", "tpu"], "--device must be one of cpu, cuda"),
         (["--dtype", "int8"], "--dtype must be one of float16"),
         (["--case", "nothing"], "there is no case 'nothing'"),
+        (["--case", "box-haed"], "did you mean box-head"),
+        (["--tolerance", "-1"], "--tolerance must be 0 or more"),
+        (["--junit", "missing/results.xml"], "--junit: there is no folder missing"),
         (["--candidate", "no_such_module:nms"], "there is no module 'no_such_module'"),
         (["--candidate", "torch:no_such_function", "nms"], "has no 'no_such_function'"),
         (["--candidate", "torch:relu"], "name the op whose signature torch:relu has"),

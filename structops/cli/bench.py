@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
-import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -18,8 +15,10 @@ from rich.table import Table
 import structops
 from structops.bench import results, runner
 from structops.bench.measure import settings
+from structops.cli._request import Request
 from structops.testing.workloads import torchvision_ops, workloads
 
+REQUEST = Request("bench")
 console = Console(width=None if sys.stdout.isatty() else 120)  # a log has no width of its own
 
 
@@ -41,15 +40,16 @@ def command(
     that the least possible memory traffic and arithmetic would take at the speed of a large copy and a large matrix
     product, measured in the same run, over the time taken.
     """
-    _check_request(ops or [], device, backend, factor)
+    _check(ops or [], device, backend, factor)
     then = None
     if compare is not None:
-        then = _or_fail(lambda: results.load(compare))
-    for path in (json.parent if json else None, report):
-        if path is not None:
-            _check_writable(path)
-    if json is not None and json.is_dir():
-        _fail(f"--json needs a file, and {json} is a folder.")
+        try:
+            then = results.load(compare)
+        except ValueError as error:
+            REQUEST.fail(f"{error}.")
+    if report is not None:
+        REQUEST.folder(report)
+    REQUEST.file(json, "--json")
     if torchvision_ops() is None:
         console.print("torchvision is not installed: there will be no comparison.", style="yellow")
 
@@ -57,9 +57,9 @@ def command(
         path = json or Path(scratch) / "results.json"
         status, failures, printed = _measure(path, ops or [], quick, device, backend)
         if status == 2:  # pytest: interrupted
-            _fail("interrupted.", status=130)
+            REQUEST.fail("interrupted.", status=130)
         if not failures and status not in (0, 1):
-            _fail(f"pytest could not run the benchmarks:\n{printed}", status=1)
+            REQUEST.fail(f"pytest could not run the benchmarks:\n{printed}", status=1)
         run = results.load(path) if path.is_file() else None
     for name, reason in failures:
         console.print(f"failed: {name}: {reason}", style="red", soft_wrap=True, highlight=False, markup=False)
@@ -77,49 +77,17 @@ def command(
         raise typer.Exit(1)
 
 
-def _fail(sentence: str, status: int = 2) -> NoReturn:
-    text = f"structops bench: {sentence}"
-    Console(stderr=True).print(text, style="red", highlight=False, markup=False, soft_wrap=True)
-    raise typer.Exit(status)
-
-
-def _or_fail(call: Callable[[], results.Run]) -> results.Run:
-    try:
-        return call()
-    except ValueError as error:
-        _fail(f"{error}.")
-
-
-def _check_request(ops: list[str], device: str | None, backend: str | None, factor: float) -> None:
-    for package, name in (("pytest", "pytest"), ("pytest_benchmark", "pytest-benchmark")):
-        if find_spec(package) is None:
-            _fail(f"needs {name}: pip install 'structops[bench]'.")
-    known = list(workloads())
-    for op in ops:
-        if op not in known:
-            _fail(f"there is no op {op!r} to measure; there are {', '.join(known)}.")
-    if device not in (None, "cpu", "cuda"):
-        _fail(f"--device must be cpu or cuda, got {device!r}.")
-    if device == "cuda" and not torch.cuda.is_available():
-        _fail("--device cuda was asked for, and torch finds no GPU.")
-    if backend is not None and backend not in structops._backend.BACKENDS:
-        _fail(f"--backend must be one of {', '.join(structops._backend.BACKENDS)}, got {backend!r}.")
+def _check(ops: list[str], device: str | None, backend: str | None, factor: float) -> None:
+    REQUEST.packages({"pytest": "pytest", "pytest_benchmark": "pytest-benchmark"}, "bench")
+    REQUEST.ops(ops, workloads())
+    devices = REQUEST.device(device)
+    REQUEST.backend(backend)
     if factor < 1:
-        _fail(f"--factor must be at least 1, got {factor}.")
-    devices = [device] if device else ["cpu"] + ["cuda"] * torch.cuda.is_available()
+        REQUEST.fail(f"--factor must be at least 1, got {factor}.")
     if not any(settings(d, backend) for d in devices):
         where = " or ".join(devices)
         reason = structops._backend.unusable(backend or "native", devices[0]) or "its times there mean nothing"
-        _fail(f"backend {backend or 'native'} cannot be measured on {where}: {reason}.")
-
-
-def _check_writable(place: Path) -> None:
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=place):
-            pass
-    except OSError as error:
-        _fail(f"cannot write to {place}: {error.strerror}.")
+        REQUEST.fail(f"backend {backend or 'native'} cannot be measured on {where}: {reason}.")
 
 
 def _measure(

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import torch
 import typer
@@ -17,6 +15,7 @@ from rich.table import Table
 import structops
 from structops.cli import _pictures
 from structops.cli._detectors import MODELS, Comparison, build, compare
+from structops.cli._request import Request
 
 if TYPE_CHECKING:
     from structops.cli._pictures import Picture
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 #: longest side, in pixels, that the face network and the detectors see; torchvision's reduce to the latter anyway
 FACE_SIDE, DETECTOR_SIDE = 2048, 1333
 
+REQUEST = Request("demo")
 console = Console()
 
 
@@ -42,10 +42,11 @@ def command(
     R-CNN and Mask R-CNN (random weights, fixed seed) then see the same photographs twice, as torchvision ships them
     and under structops.patch(): the tables say whether the two agree and how long the patched parts took.
     """
-    _require_packages(images)
-    _require_device(device)
+    packages = {"torchvision": "torchvision", "PIL": "pillow", "onnx": "onnx"}
+    REQUEST.packages(packages if images else packages | {"skimage": "scikit-image"}, "demo")
+    REQUEST.device(device)
     pictures = _read(images)
-    _require_folder(out)
+    REQUEST.folder(out)
     model = _face_network(device)
 
     for picture in pictures:
@@ -58,43 +59,13 @@ def command(
         raise typer.Exit(1)
 
 
-def _fail(sentence: str) -> NoReturn:
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"structops demo: {sentence}", markup=False)
-    raise typer.Exit(2)
-
-
-def _require_packages(images: list[Path] | None) -> None:
-    needed = {"torchvision": "torchvision", "PIL": "pillow", "onnx": "onnx"}
-    if not images:
-        needed["skimage"] = "scikit-image"
-    missing = [package for module, package in needed.items() if find_spec(module) is None]
-    if missing:
-        _fail(f"needs {' and '.join(missing)}: pip install 'structops[demo]'")
-
-
-def _require_device(device: str) -> None:
-    if device not in ("cpu", "cuda"):
-        _fail(f"--device must be cpu or cuda, not {device}.")
-    if device == "cuda" and not torch.cuda.is_available():
-        _fail("--device cuda: torch finds no GPU here.")
-
-
 def _read(images: list[Path] | None) -> list[Picture]:
     if not images:
         return [_pictures.astronaut()]
     try:
         return _pictures.read_all(images)
     except _pictures.UnreadableError as error:
-        _fail(str(error))
-
-
-def _require_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        _fail(f"cannot write into {out}: {error.strerror or error}.")
+        REQUEST.fail(str(error))
 
 
 def _face_network(device: str) -> CenterFace:
@@ -103,7 +74,7 @@ def _face_network(device: str) -> CenterFace:
     try:
         return CenterFace.from_onnx().to(device)
     except (FileNotFoundError, ValueError) as error:
-        _fail(f"{error}")
+        REQUEST.fail(f"{error}")
 
 
 def _show_faces(picture: Picture, model: CenterFace, out: Path, threshold: float, device: str) -> None:
@@ -115,7 +86,7 @@ def _show_faces(picture: Picture, model: CenterFace, out: Path, threshold: float
     try:
         _pictures.save(_pictures.annotate(picture.image, faces), path)
     except OSError as error:
-        _fail(f"cannot write {path}: {error.strerror or error}.")
+        REQUEST.fail(f"cannot write {path}: {error.strerror or error}.")
     console.print(
         f"{picture.name} ({picture.image.width} x {picture.image.height}): {_described(faces)}; "
         f"CenterFace took {seconds:.2f} s; {path}",

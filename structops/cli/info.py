@@ -79,7 +79,7 @@ def _build() -> list[tuple[str, str]]:
     if not _libraries.loaded("_C"):
         return [("_C", "not built")]
     try:
-        info = dict(line.split("=", 1) for line in torch.ops.structops._build_info().splitlines())
+        info = _libraries.build_info()
     except RuntimeError as error:  # STRUCTOPS_SIMD names no instruction set
         return [("simd", f"[red]{escape(str(error).splitlines()[0])}[/red]")]
     asked = os.environ.get("STRUCTOPS_SIMD")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -17,10 +18,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from structops._backend import BACKENDS, unusable
+from structops._backend import unusable
+from structops.cli._request import Request
 from structops.testing import Error, Job, OpSpec, Result, interpreted, junit, plan, specs, usable_backends
 from structops.testing.candidate import Candidate
 
+REQUEST = Request("verify")
 console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)  # a log has no width of its own
 SHOWN = 20  # failures printed in full
 
@@ -35,6 +38,13 @@ def command(
     candidate: Annotated[
         str | None, typer.Option(help="Judge this function instead, as module:function; it runs in its own process.")
     ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="Error allowed relative to the largest input, in place of each type's own (float32: 2e-6 for "
+            "structops, 1e-5 for a candidate)."
+        ),
+    ] = None,
 ) -> None:
     """Check ops against their definition: every case, type and layout, and every other promise.
 
@@ -44,16 +54,23 @@ def command(
     """
     chosen = _chosen(ops or [], candidate)
     types = _types(dtype)
+    cases = {c.name for spec in chosen for c in spec.cases} | {c.name for spec in chosen for c in spec.errors}
+    if case is not None and case not in cases:
+        close = difflib.get_close_matches(case, cases)
+        REQUEST.fail(f"--case: there is no case {case!r}{'; did you mean ' + ' or '.join(close) if close else ''}.")
+    if tolerance is not None and not 0 <= tolerance < float("inf"):
+        REQUEST.fail(f"--tolerance must be 0 or more, got {tolerance}.")
+    REQUEST.file(junit_file, "--junit")
     judge: Callable[[Job], Result] = Job.run
     process = None
     if candidate is not None:
         process = _start(candidate)
         judge = process.run
     try:
-        jobs = _jobs(chosen, backend, device, types, candidate)
+        jobs = _jobs(chosen, backend, device, types, candidate, tolerance)
         jobs = [job for job in jobs if case in (None, job.case.name)]
         if not jobs:
-            _fail(f"there is no case {case!r}." if case else "there is nothing to check: no op takes that type.")
+            REQUEST.fail("there is nothing to check: the case is not run for that type, backend or device.")
         start = time.perf_counter()
         results = _run(jobs, judge)
         seconds = time.perf_counter() - start
@@ -64,16 +81,11 @@ def command(
         try:
             junit.write(junit_file, results)
         except OSError as error:
-            _fail(f"cannot write {junit_file}: {error.strerror}.")
+            REQUEST.fail(f"cannot write {junit_file}: {error.strerror}.")
     console.print(_table(results))
     _report(results, seconds)
     if any(not result.passed for result in results):
         raise typer.Exit(1)
-
-
-def _fail(sentence: str) -> NoReturn:
-    Console(stderr=True, highlight=False).print(f"structops verify: {escape(sentence)}", style="red", soft_wrap=True)
-    raise typer.Exit(2)
 
 
 def _chosen(ops: list[str], candidate: str | None) -> list[OpSpec]:
@@ -81,20 +93,17 @@ def _chosen(ops: list[str], candidate: str | None) -> list[OpSpec]:
     if candidate is not None and not ops:
         name = candidate.rpartition(":")[2].rpartition(".")[2]
         if name not in known:
-            _fail(f"name the op whose signature {candidate} has: one of {', '.join(known)}.")
+            REQUEST.fail(f"name the op whose signature {candidate} has: one of {', '.join(known)}.")
         ops = [name]
     if candidate is not None and len(ops) > 1:
-        _fail("a candidate has the signature of one op; name one.")
-    for op in ops:
-        if op not in known:
-            _fail(f"there is no op {op!r}; there are {', '.join(known)}.")
+        REQUEST.fail("a candidate has the signature of one op; name one.")
+    REQUEST.ops(ops, known)
     return [known[op] for op in ops or known]
 
 
 def _types(dtype: str | None) -> list[torch.dtype] | None:
     known = {str(t).removeprefix("torch."): t for spec in specs().values() for t in spec.dtypes}
-    if dtype is not None and dtype not in known:
-        _fail(f"--dtype must be one of {', '.join(known)}, got {dtype!r}.")
+    REQUEST.one_of("--dtype", dtype, known)
     return None if dtype is None else [known[dtype]]
 
 
@@ -102,7 +111,7 @@ def _start(candidate: str) -> Candidate:
     try:
         return Candidate(candidate)
     except ValueError as error:
-        _fail(f"{error}.")
+        REQUEST.fail(f"{error}.")
 
 
 def _jobs(
@@ -111,16 +120,12 @@ def _jobs(
     device: str | None,
     types: list[torch.dtype] | None,
     candidate: str | None,
+    tolerance: float | None,
 ) -> list[Job]:
-    if backend not in (None, *BACKENDS):
-        _fail(f"--backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
-    if device not in (None, "cpu", "cuda"):
-        _fail(f"--device must be cpu or cuda, got {device!r}.")
-    if device == "cuda" and not torch.cuda.is_available():
-        _fail("--device cuda was asked for, and torch finds no GPU.")
+    REQUEST.backend(backend)
+    devices = REQUEST.device(device)
     if candidate is not None and backend is not None:
-        _fail("--candidate is judged instead of a backend; leave out one of the two.")
-    devices = [device] if device else ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+        REQUEST.fail("--candidate is judged instead of a backend; leave out one of the two.")
     if backend == "triton" and "cuda" not in devices and "triton" not in sys.modules:
         os.environ.setdefault("TRITON_INTERPRET", "1")  # it must be set before triton is imported
     pairs = []
@@ -131,12 +136,12 @@ def _jobs(
         names = usable_backends(at) if backend is None else [backend] if unusable(backend, at) is None else []
         pairs += [(name, at) for name in names]
     if not pairs:
-        _fail(f"backend {backend} cannot run on {devices[0]}: {unusable(backend or 'native', devices[0])}.")
+        REQUEST.fail(f"backend {backend} cannot run on {devices[0]}: {unusable(backend or 'native', devices[0])}.")
     for name, at in pairs:
         if candidate is None and interpreted(name, at):
             console.print(f"{name} on {at} runs under Triton's interpreter: the short set of cases.", style="yellow")
     function = _in_the_child if candidate is not None else None
-    return [job for name, at in pairs for spec in chosen for job in plan(spec, name, at, types, function)]
+    return [job for name, at in pairs for spec in chosen for job in plan(spec, name, at, types, function, tolerance)]
 
 
 def _in_the_child(**arguments: Any) -> torch.Tensor:
@@ -170,7 +175,7 @@ def _state(results: list[Result]) -> str:
 def _table(results: list[Result]) -> Table:
     table = Table(title="structops verify", title_justify="left")
     for heading in ("op", "backend", "device", "dtype"):
-        table.add_column(heading)
+        table.add_column(heading, overflow="fold")
     for heading in ("cases", "abs", "rel", "ulp", "values", "gradients", "grad rel", "determinism", "other promises"):
         table.add_column(heading, justify="right")
     groups: dict[tuple[str, str, str, torch.dtype], list[Result]] = {}
@@ -212,12 +217,17 @@ def _report(results: list[Result], seconds: float) -> None:
     skipped = Counter((r.check, r.skipped) for r in results if r.skipped)
     for (check, reason), count in skipped.items():
         console.print(f"[yellow]skipped[/yellow] {count} {check}: {escape(reason)}", soft_wrap=True)
-    for result in failed[:SHOWN]:
-        where = escape(f"{result.op} {result.check}, case {result.case}, {result.target}")
-        message = escape((result.message or "").splitlines()[0])
+    # One line a case and check: the types and layouts that it fails in mostly share the reason.
+    groups: dict[tuple[str, str, str], list[Result]] = {}
+    for result in failed:
+        groups.setdefault((result.op, result.check, result.case), []).append(result)
+    for (op, check, case), group in list(groups.items())[:SHOWN]:
+        times = f" ({len(group)} times; the first: {group[0].target})" if len(group) > 1 else f", {group[0].target}"
+        where = escape(f"{op} {check}, case {case}{times}")
+        message = escape((group[0].message or "").splitlines()[0])
         console.print(f"[red]FAILED[/red] {where}: {message}", soft_wrap=True)
-    if len(failed) > SHOWN:
-        names = sorted({r.case for r in failed})
-        console.print(f"and {len(failed) - SHOWN} more failures; cases with one: {escape(', '.join(names))}")
+    if len(groups) > SHOWN:
+        names = sorted({case for _, _, case in list(groups)[SHOWN:]})
+        console.print(f"and {len(groups) - SHOWN} more cases and checks: {escape(', '.join(names))}")
     total = f"{len(results)} checks in {seconds:.0f} s: {len(results) - len(failed)} passed, {len(failed)} failed"
     console.print(f"[{'red' if failed else 'green'}]{total}[/]")

@@ -44,7 +44,7 @@ def check_values(spec: OpSpec, case: Case, target: Target) -> Error:
         _require_equal(output, wanted.output)
         return Error()
     require(output.dtype == target.dtype, f"the result is {output.dtype}, the input {target.dtype}")
-    return _require_close("", output, wanted.output, wanted.scale, target.dtype)
+    return _require_close("", output, wanted.output, wanted.scale, target.dtype, target.tolerance)
 
 
 @check
@@ -66,7 +66,8 @@ def check_gradients(spec: OpSpec, case: Case, target: Target) -> Error:
     found = gradients(spec, arguments, output, grad)
     for name, got, want, scale in zip(names, found, wanted.gradients, wanted.gradient_scales, strict=True):
         require(got.dtype == arguments[name].dtype, f"the gradient of {name} is {got.dtype}")
-        worst = worst.worst(_require_close(f"gradient of {name}: ", got, want, scale, target.dtype))
+        error = _require_close(f"gradient of {name}: ", got, want, scale, target.dtype, target.tolerance)
+        worst = worst.worst(error)
     return worst
 
 

@@ -13,6 +13,7 @@ from structops._backend import BACKENDS, unusable
 from structops.testing import checks, graph_checks
 from structops.testing.run import LAYOUTS, Check, Result, Target
 from structops.testing.spec import Case, ErrorCase, OpSpec
+from structops.testing.tolerances import PEER_RELATIVE
 
 CHECKS: dict[str, Check] = {
     "values": checks.check_values,
@@ -31,8 +32,8 @@ CHECKS: dict[str, Check] = {
     "error": graph_checks.check_error,
 }
 
-#: what somebody else's function is judged by: the rest concerns how an op is registered
-FUNCTION_CHECKS = ("values", "gradients", "layout", "determinism", "aliasing", "poison", "gradcheck")
+#: what somebody else's function is judged by: the rest concerns how an op is registered, and its output's strides
+FUNCTION_CHECKS = ("values", "gradients", "determinism", "aliasing", "poison", "gradcheck")
 
 SINGLE, DOUBLE = torch.float32, torch.float64
 
@@ -72,8 +73,14 @@ def plan(
     device: str = "cpu",
     dtypes: Sequence[torch.dtype] | None = None,
     function: Callable[..., Any] | None = None,
+    relative: float | None = None,
 ) -> Iterator[Job]:
-    """Every job for an op on a backend and device. With a ``function``, those that judge a function by itself."""
+    """Every job for an op on a backend and device. With a ``function``, those that judge a function by itself.
+
+    Args:
+        relative: tolerance of values and gradients relative to the largest input, in place of each dtype's own. A
+            ``function`` in float32 is by default allowed what any library may differ by, ``PEER_RELATIVE``.
+    """
     dtypes = [d for d in spec.dtypes if dtypes is None or d in dtypes]
     # An interpreter takes seconds a call, and the reference is judged by little but itself.
     slow = interpreted(backend, device)
@@ -91,7 +98,8 @@ def plan(
             for dtype in types:
                 for layout in layouts:
                     if dtype in dtypes:
-                        yield Job(check, spec, case, replace(base, dtype=dtype, layout=layout))
+                        allowed = PEER_RELATIVE if function and relative is None and dtype == SINGLE else relative
+                        yield Job(check, spec, case, replace(base, dtype=dtype, layout=layout, relative=allowed))
 
     layouts = layouts_of(spec)
     dense = layouts[:-1]

@@ -13,7 +13,7 @@ import torch
 
 from structops._backend import backend
 from structops.testing.spec import Arguments, Case, ErrorCase, OpSpec
-from structops.testing.tolerances import Error, scale_of
+from structops.testing.tolerances import TOLERANCES, Error, Tolerance, scale_of
 
 #: "strided": no memory format at all, as a slice of a larger tensor has.
 LAYOUTS = ("contiguous", "channels_last", "strided")
@@ -26,6 +26,8 @@ class Target:
     Attributes:
         function: somebody's own implementation with the public function's signature; ``backend`` is then only a
             label.
+        relative: takes the place of the dtype's own relative tolerance (see
+            :class:`~structops.testing.tolerances.Tolerance`); ``None``: it stays.
     """
 
     backend: str = "native"
@@ -33,6 +35,12 @@ class Target:
     dtype: torch.dtype = torch.float32
     layout: str = "contiguous"
     function: Callable[..., Any] | None = None
+    relative: float | None = None
+
+    @property
+    def tolerance(self) -> Tolerance:
+        own = TOLERANCES[self.dtype]
+        return own if self.relative is None else replace(own, relative=self.relative)
 
     def context(self) -> AbstractContextManager[None]:
         """Within it, :mod:`structops.ops` run on the backend under test."""

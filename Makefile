@@ -16,7 +16,7 @@ run: .venv/built
 	$(BIN)/structops demo --out out/demo
 
 test: .venv/built
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=auto --dist=loadgroup $(ARGS)
 
 bench: .venv/built
 	$(BIN)/structops bench --report out/bench --json out/bench/results.json $(ARGS)

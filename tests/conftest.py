@@ -21,6 +21,14 @@ def pytest_configure(config):
     config.addinivalue_line("filterwarnings", "ignore::RuntimeWarning:triton.runtime.interpreter")
 
 
+def pytest_collection_modifyitems(config, items):
+    # Run in parallel, what compiles for minutes is compiled by one process: a group stays together.
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if item.path.parent.name in ("cuda_on_cpu", "static"):
+                item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
+
+
 def places() -> list[tuple[str, str]]:
     """(device, backend), each that can run here."""
     return [(device, backend) for device in DEVICES for backend in testing.usable_backends(device)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 from structops._backend import BACKENDS, unusable
 from structops.testing import checks, graph_checks
-from structops.testing.run import LAYOUTS, Check, Result, Target
+from structops.testing.run import LAYOUTS, Check, Result, Target, interpreted
 from structops.testing.spec import Case, ErrorCase, OpSpec
 from structops.testing.tolerances import PEER_RELATIVE
 
@@ -54,11 +53,6 @@ class Job:
         return f"{self.check} {self.spec.name} [{self.case.name}, {self.target}]"
 
 
-def interpreted(backend: str, device: str) -> bool:
-    """Whether the kernels run under Triton's interpreter, some thousand times slower than compiled."""
-    return backend == "triton" and (device == "cpu" or os.environ.get("TRITON_INTERPRET") == "1")
-
-
 def usable_backends(device: str) -> list[str]:
     return [name for name in BACKENDS if unusable(name, device) is None]
 
@@ -87,7 +81,7 @@ def plan(
     brief = slow or backend == "reference"
     cases = spec.tagged("quick", without=("large",)) if slow else spec.cases
     quick = [c for c in cases if "quick" in c.tags]
-    # One case in every type and layout under an interpreter: seconds a call, and float32 sees every quick case.
+    # Under an interpreter one case in every type and layout, so a database begins with a small one; float32 sees all.
     few = quick[:1] if slow else quick[:3] if brief else quick
     base = Target(backend, device, function=function)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -17,6 +18,11 @@ from structops.testing.tolerances import TOLERANCES, Error, Tolerance, scale_of
 
 #: "strided": no memory format at all, as a slice of a larger tensor has.
 LAYOUTS = ("contiguous", "channels_last", "strided")
+
+
+def interpreted(backend: str, device: str) -> bool:
+    """Whether the kernels run under Triton's interpreter, some thousand times slower than compiled."""
+    return backend == "triton" and (device == "cpu" or os.environ.get("TRITON_INTERPRET") == "1")
 
 
 @dataclass(frozen=True)

@@ -44,8 +44,8 @@ def _(g):
 
 @CASES.add("list-of-boxes", "quick")
 def _(g):
-    per_image = [rois(g, n, 1, 30, 20)[:, 1:] for n in (3, 0, 5)]
-    return arguments(features(g, 3, 6, 20, 30), per_image, (2, 3), sampling_ratio=2)
+    per_image = [rois(g, n, 1, 9, 7)[:, 1:] for n in (2, 0, 1)]
+    return arguments(features(g, 3, 6, 7, 9), per_image, (2, 3), sampling_ratio=2)
 
 
 @CASES.add("list-of-bfloat16-boxes")  # which holds no image index above 256 exactly

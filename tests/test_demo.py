@@ -160,6 +160,12 @@ class TestPictures:
         assert pictures[0].image.size == (20, 40)
         assert pictures[0].tensor(10).shape == (3, 10, 5)
 
+    def test_grey_values_of_16_bits_are_scaled(self, tmp_path):
+        ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+        Image.fromarray(ramp).save(tmp_path / "x.png")
+        grey = np.asarray(_pictures.read(tmp_path / "x.png"))[..., 0].flatten()
+        assert np.abs(grey.astype(int) - np.arange(256)).max() <= 1
+
     def test_nothing_half_written(self, tmp_path, monkeypatch):
         def fail(self, file, format):
             file.write(b"half")

@@ -40,6 +40,16 @@ class Picture:
         return pixels.reshape(image.height, image.width, 3).permute(2, 0, 1).contiguous()
 
 
+def _eight_bits(image: Image) -> Image:
+    """A picture of integer grey values (16 bits, unless they are larger) or of floats (0 to their maximum) in 8 bits."""
+    import numpy as np
+    from PIL import Image
+
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32))
+    full = max(float(values.max()), 65535.0 if image.mode.startswith("I") else 1.0)
+    return Image.fromarray((values.clip(0, full) * (255.0 / full)).round().astype(np.uint8))
+
+
 def read(path: Path) -> Image:
     """A picture, upright and in RGB, decoded to the last pixel so that nothing about it can fail later."""
     from PIL import Image, ImageOps
@@ -48,7 +58,10 @@ def read(path: Path) -> Image:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as file:
-                return ImageOps.exif_transpose(file).convert("RGB")
+                upright = ImageOps.exif_transpose(file)
+                if upright.mode.startswith(("I", "F")):  # convert() would clip their range to 255 instead of scaling it
+                    upright = _eight_bits(upright)
+                return upright.convert("RGB")
     except Image.UnidentifiedImageError:
         raise UnreadableError(f"{path} is not a picture in a format that Pillow reads.") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

@@ -41,7 +41,7 @@ class Picture:
 
 
 def _eight_bits(image: Image) -> Image:
-    """A picture of integer grey values (16 bits, unless they are larger) or of floats (0 to their maximum) in 8 bits."""
+    """Integer grey values (16 bits, unless they are larger) or floats (0 to their maximum) in 8 bits."""
     import numpy as np
     from PIL import Image
 

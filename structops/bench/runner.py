@@ -79,8 +79,9 @@ def run(
     import pytest
 
     place = folder()
-    # Nothing of the directory that the user happens to stand in: neither its pytest.ini nor its cache.
-    options = ["-c", os.devnull, f"--rootdir={place}", "-p", "no:cacheprovider", "--import-mode=importlib", "-q"]
+    # Nothing of the directory that the user happens to stand in: neither its pytest.ini nor its cache. One process.
+    options = ["-c", os.devnull, f"--rootdir={place}", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    options += ["--import-mode=importlib", "-q"]
     options += [f"--benchmark-json={json}", *(f"--bench-op={op}" for op in ops)]
     options += ["--bench-quick"] * quick
     options += [f"--bench-device={device}"] if device else []

@@ -68,7 +68,7 @@ def _sampling(ratio: int, aligned: bool):
 for _ratio in (-1, 0, 1, 2, 3, 49):
     for _aligned in (False, True):
         _label = f"sampling={_ratio}-{'aligned' if _aligned else 'unaligned'}"
-        CASES.add(_label, "quick" if _ratio == 2 and _aligned else "", _sampling(_ratio, _aligned))
+        CASES.add(_label, "", _sampling(_ratio, _aligned))
 
 for _channels, _length in ((1, 9), (3, 1), (17, 2), (257, 8)):
     CASES.add(

@@ -27,6 +27,15 @@ struct RoiSample {
   bool inside;      // a sample outside [-1, extent] counts as zero
 };
 
+// The pixels of an axis of this many between which a coordinate lies.
+STRUCTOPS_HOST_DEVICE RoiSample roi_sample(double at, int64_t extent) {
+  if (at < -1.0 || at > static_cast<double>(extent)) return {0, 0.0, false};
+  if (at < 0.0) at = 0.0;
+  const int64_t low = static_cast<int64_t>(at);
+  if (low >= extent - 1) return {extent - 1, 0.0, true};
+  return {low, at - static_cast<double>(low), true};
+}
+
 struct RoiAxis {
   double start, bin;  // feature pixels; bin may be negative (inverted box, aligned = true)
   int64_t samples;    // per bin; 0: the bin is empty and its value 0
@@ -51,13 +60,9 @@ struct RoiAxis {
   }
 
   STRUCTOPS_HOST_DEVICE RoiSample sample(int64_t p, int64_t i) const {
-    double at =
-        start + static_cast<double>(p) * bin + (static_cast<double>(i) + 0.5) * bin / static_cast<double>(samples);
-    if (at < -1.0 || at > static_cast<double>(extent)) return {0, 0.0, false};
-    if (at < 0.0) at = 0.0;
-    const int64_t low = static_cast<int64_t>(at);
-    if (low >= extent - 1) return {extent - 1, 0.0, true};
-    return {low, at - static_cast<double>(low), true};
+    return roi_sample(
+        start + static_cast<double>(p) * bin + (static_cast<double>(i) + 0.5) * bin / static_cast<double>(samples),
+        extent);
   }
 
   // The samples of bin p that can lie inside: [first, last). A box of 1e9 px on a map of 100 would

@@ -32,9 +32,8 @@ inline void check_pooling(const char* op, double spatial_scale, int64_t pooled_h
 // The largest sampling_ratio taken: the cost of a RoI grows with it, and a number far beyond any use would hang.
 constexpr int64_t kMaxSamplingRatio = 65536;
 
-inline void check_sampling(const char* op, int64_t sampling_ratio) {
-  STD_TORCH_CHECK(sampling_ratio <= kMaxSamplingRatio, op, ": sampling_ratio must be at most ", kMaxSamplingRatio,
-                  ", got ", sampling_ratio);
+inline void check_sampling(const char* op, int64_t sampling_ratio, int64_t most = kMaxSamplingRatio) {
+  STD_TORCH_CHECK(sampling_ratio <= most, op, ": sampling_ratio must be at most ", most, ", got ", sampling_ratio);
 }
 
 // grad [K, grad_channels, PH, PW] of an output, for an input [N, C, H, W].

@@ -1,5 +1,6 @@
-"""Modules with torchvision's names and arguments."""
+"""Modules with torchvision's names and arguments, and detectron2's where torchvision has none."""
 
 from structops.nn.roi_align import RoIAlign
+from structops.nn.roi_align_rotated import RoIAlignRotated
 
-__all__ = ["RoIAlign"]
+__all__ = ["RoIAlign", "RoIAlignRotated"]

@@ -2,5 +2,7 @@
 
 from structops.ops.nms import batched_nms, nms
 from structops.ops.roi_align import roi_align
+from structops.ops.roi_align_1d import roi_align_1d
+from structops.ops.roi_align_rotated import roi_align_rotated
 
-__all__ = ["batched_nms", "nms", "roi_align"]
+__all__ = ["batched_nms", "nms", "roi_align", "roi_align_1d", "roi_align_rotated"]

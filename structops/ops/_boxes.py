@@ -12,20 +12,20 @@ from structops._checks import require
 Boxes = torch.Tensor | Sequence[torch.Tensor]
 
 
-def as_rois(op: str, boxes: Boxes, width: int = 5) -> torch.Tensor:
+def as_rois(op: str, boxes: Boxes, width: int = 5, name: str = "boxes") -> torch.Tensor:
     """``[K, width]`` with the batch index first, from that or from one ``[L, width - 1]`` tensor per image."""
     if isinstance(boxes, torch.Tensor):
         return boxes
     require(
         isinstance(boxes, list | tuple),
-        lambda: f"{op}: boxes must be a tensor or a list of tensors, got {type(boxes).__name__}",
+        lambda: f"{op}: {name} must be a tensor or a list of tensors, got {type(boxes).__name__}",
     )
-    require(len(boxes) > 0, lambda: f"{op}: boxes must hold one tensor per image, got an empty list")
+    require(len(boxes) > 0, lambda: f"{op}: {name} must hold one tensor per image, got an empty list")
     for i, b in enumerate(boxes):
         require(
             isinstance(b, torch.Tensor) and b.dim() == 2 and bool(b.shape[1] == width - 1),
             lambda i=i, b=b: (  # type: ignore[misc]
-                f"{op}: boxes[{i}] must be [L, {width - 1}], got "
+                f"{op}: {name}[{i}] must be [L, {width - 1}], got "
                 f"{list(b.shape) if isinstance(b, torch.Tensor) else type(b).__name__}"
             ),
         )
@@ -57,6 +57,11 @@ def check_rois(
     )
     _checks.floating(op, "boxes", rois)
     _checks.same_device(op, "boxes", rois, name, features)
+    check_indices(op, rois, batch)
+
+
+def check_indices(op: str, rois: torch.Tensor, batch: int, name: str = "boxes") -> None:
+    """Raise unless the first column of rois, on a CPU, is in ``[0, batch)``."""
     # On a GPU this would cost a host sync; there, an index out of range makes that RoI NaN.
     if rois.device.type == "cpu" and not torch.compiler.is_compiling() and type(rois) is torch.Tensor:
         index = rois[:, 0]
@@ -64,7 +69,7 @@ def check_rois(
         require(
             not bool(bad.any()),
             lambda: (
-                f"{op}: boxes[{int(bad.nonzero()[0])}, 0] is batch index {index[bad][0].item():g}, "
+                f"{op}: {name}[{int(bad.nonzero()[0])}, 0] is batch index {index[bad][0].item():g}, "
                 f"but must be in [0, {batch})"
             ),
         )
@@ -84,10 +89,10 @@ def check_pooling(op: str, spatial_scale: float, pooled_height: int, pooled_widt
 MAX_SAMPLING_RATIO = 65536  # kMaxSamplingRatio in csrc/common/rois.h: a RoI's cost grows with it
 
 
-def check_sampling(op: str, sampling_ratio: int) -> None:
+def check_sampling(op: str, sampling_ratio: int, most: int = MAX_SAMPLING_RATIO) -> None:
     require(
-        sampling_ratio <= MAX_SAMPLING_RATIO,
-        lambda: f"{op}: sampling_ratio must be at most {MAX_SAMPLING_RATIO}, got {sampling_ratio}",
+        sampling_ratio <= most,
+        lambda: f"{op}: sampling_ratio must be at most {most}, got {sampling_ratio}",
     )
 
 

@@ -189,7 +189,7 @@ def check_peers(spec: OpSpec, case: Case, target: Target) -> Error:
         tolerance = Tolerance(relative, 0, relative)
         for part, got, want, scale in zip(_parts(spec), found, theirs, scales, strict=True):
             worst = worst.worst(_require_close(f"{part} against {name}: ", got, want, scale, target.dtype, tolerance))
-        largest = max(max(arguments[n].shape[-2:]) for n in spec.layouts)
+        largest = max(max(arguments[n].shape[-2:]) for n in spec.data)
         if target.dtype == torch.float32 and largest <= PEER_LARGEST_MAP:
             theirs32 = target_call_as_is(spec, case, on_cpu)
             _require_close(f"{name} in float32: ", output, theirs32, wanted.scale, target.dtype, tolerance)

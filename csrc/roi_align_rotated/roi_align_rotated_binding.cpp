@@ -1,0 +1,78 @@
+// roi_align_rotated for torch: schemas and the CPU binding (checks, allocation, then the kernel).
+#include "common/cpu/memory.h"
+#include "common/rois.h"
+#include "roi_align_rotated/roi_align_rotated.h"
+
+namespace structops {
+namespace {
+
+Tensor roi_align_rotated(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t pooled_height,
+                         int64_t pooled_width, int64_t sampling_ratio, bool aligned, bool clockwise) {
+  check_rois("roi_align_rotated", input, "input", rois, 6, kRotatedColumns);
+  check_pooling("roi_align_rotated", spatial_scale, pooled_height, pooled_width);
+  check_sampling("roi_align_rotated", sampling_ratio, kMaxRotatedSamplingRatio);
+  const Tensor boxes = rois_as_double(rois);
+  check_batch_indices("roi_align_rotated", boxes, input.size(0));
+  const RoiAlignParams p{boxes.size(0), input.size(0), input.size(1), input.size(2),  input.size(3),
+                         pooled_height, pooled_width,  spatial_scale, sampling_ratio, aligned};
+  const MemoryFormat format = memory_format_of(input);
+  Tensor output = empty_with_format(input, {p.rois, p.channels, pooled_height, pooled_width}, format);
+  if (output.numel() == 0) return output;
+  if (input.numel() == 0) return torch::stable::zero_(output);
+  cpu::advise_huge_pages(output.mutable_data_ptr(), output.numel() * output.element_size());
+  const int64_t strides[4] = {input.stride(0), input.stride(1), input.stride(2), input.stride(3)};
+  STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "roi_align_rotated", [&] {
+    cpu::roi_align_rotated_forward(p, clockwise, static_cast<const scalar_t*>(input.const_data_ptr()), strides,
+                                   static_cast<const double*>(boxes.const_data_ptr()),
+                                   static_cast<scalar_t*>(output.mutable_data_ptr()),
+                                   format == MemoryFormat::ChannelsLast, parallel_for);
+  });
+  return output;
+}
+
+Tensor roi_align_rotated_backward(const Tensor& grad, const Tensor& rois, double spatial_scale, int64_t pooled_height,
+                                  int64_t pooled_width, int64_t batch_size, int64_t channels, int64_t height,
+                                  int64_t width, int64_t sampling_ratio, bool aligned, bool clockwise) {
+  check_rois("roi_align_rotated_backward", grad, "grad", rois, 6, kRotatedColumns);
+  check_pooling("roi_align_rotated_backward", spatial_scale, pooled_height, pooled_width);
+  check_sampling("roi_align_rotated_backward", sampling_ratio, kMaxRotatedSamplingRatio);
+  check_grad("roi_align_rotated_backward", grad, rois, channels, pooled_height, pooled_width, batch_size, channels,
+             height, width);
+  const Tensor boxes = rois_as_double(rois);
+  check_batch_indices("roi_align_rotated_backward", boxes, batch_size);
+  const RoiAlignParams p{boxes.size(0), batch_size,   channels,      height,         width,
+                         pooled_height, pooled_width, spatial_scale, sampling_ratio, aligned};
+  const MemoryFormat format = memory_format_of(grad);
+  Tensor grad_input = empty_with_format(grad, {batch_size, channels, height, width}, format);
+  if (grad_input.numel() == 0) return grad_input;
+  if (grad.numel() == 0) return torch::stable::zero_(grad_input);
+  cpu::advise_huge_pages(grad_input.mutable_data_ptr(), grad_input.numel() * grad_input.element_size());
+  const int64_t strides[4] = {grad.stride(0), grad.stride(1), grad.stride(2), grad.stride(3)};
+  STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "roi_align_rotated_backward", [&] {
+    cpu::roi_align_rotated_backward(p, clockwise, static_cast<const scalar_t*>(grad.const_data_ptr()), strides,
+                                    static_cast<const double*>(boxes.const_data_ptr()),
+                                    static_cast<scalar_t*>(grad_input.mutable_data_ptr()),
+                                    format == MemoryFormat::ChannelsLast, parallel_for);
+  });
+  return grad_input;
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(structops, m) {
+  m.def(
+      "roi_align_rotated(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
+      "int sampling_ratio, bool aligned, bool clockwise) -> Tensor");
+  m.def(
+      "roi_align_rotated_backward(Tensor grad, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt "
+      "pooled_width, "
+      "SymInt batch_size, SymInt channels, SymInt height, SymInt width, int sampling_ratio, bool aligned, bool "
+      "clockwise) -> Tensor");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(structops, CPU, m) {
+  m.impl("roi_align_rotated", TORCH_BOX(&roi_align_rotated));
+  m.impl("roi_align_rotated_backward", TORCH_BOX(&roi_align_rotated_backward));
+}
+
+}  // namespace structops

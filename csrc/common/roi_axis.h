@@ -77,7 +77,6 @@ struct RoiAxis {
     last = static_cast<int64_t>(upper < 0.0 ? 0.0 : (upper > n ? n : upper));
   }
 
- private:
   STRUCTOPS_HOST_DEVICE static bool isfinite_(double v) { return v - v == 0.0; }
   STRUCTOPS_HOST_DEVICE static double limit(double v) {
     return v < -kRoiCoordinateLimit ? -kRoiCoordinateLimit : (v > kRoiCoordinateLimit ? kRoiCoordinateLimit : v);

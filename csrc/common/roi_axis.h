@@ -11,8 +11,10 @@
 
 #if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_ON_CPU)
 #define STRUCTOPS_HOST_DEVICE __host__ __device__ __forceinline__
+#define STRUCTOPS_THIS_SIDE __device__ __forceinline__  // takes a lambda, which exists on one side only
 #else
 #define STRUCTOPS_HOST_DEVICE inline
+#define STRUCTOPS_THIS_SIDE inline
 #endif
 
 namespace structops {
@@ -80,11 +82,36 @@ struct RoiAxis {
     last = static_cast<int64_t>(upper < 0.0 ? 0.0 : (upper > n ? n : upper));
   }
 
- private:
   STRUCTOPS_HOST_DEVICE static bool isfinite_(double v) { return v - v == 0.0; }
   STRUCTOPS_HOST_DEVICE static double limit(double v) {
     return v < -kRoiCoordinateLimit ? -kRoiCoordinateLimit : (v > kRoiCoordinateLimit ? kRoiCoordinateLimit : v);
   }
 };
+
+// Calls visit(pixel, weight) for the taps of bin p in rising order of pixels, from samples
+// [first, last). Taps of one pixel are merged in double.
+template <class Visit>
+STRUCTOPS_THIS_SIDE void for_each_tap(const RoiAxis& axis, int64_t p, int64_t first, int64_t last, Visit visit) {
+  const double share = 1.0 / static_cast<double>(axis.samples);
+  int64_t pixel = -2;
+  double here = 0.0, next = 0.0;
+  for (int64_t i = first; i < last; ++i) {
+    // An inverted box runs backwards; walk it so that positions rise.
+    const RoiSample s = axis.sample(p, axis.bin < 0.0 ? first + last - 1 - i : i);
+    if (!s.inside) continue;
+    if (s.low != pixel) {
+      if (pixel >= 0) visit(static_cast<int>(pixel), here * share);
+      const bool adjacent = s.low == pixel + 1;
+      if (!adjacent && next > 0.0) visit(static_cast<int>(pixel + 1), next * share);
+      here = adjacent ? next : 0.0;
+      next = 0.0;
+      pixel = s.low;
+    }
+    here += 1.0 - s.fraction;
+    next += s.fraction;
+  }
+  if (pixel >= 0) visit(static_cast<int>(pixel), here * share);
+  if (next > 0.0) visit(static_cast<int>(pixel + 1), next * share);
+}
 
 }  // namespace structops

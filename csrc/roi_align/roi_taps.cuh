@@ -52,32 +52,6 @@ __device__ __forceinline__ void samples_between(const RoiAxis& axis, int64_t p, 
   last = static_cast<int64_t>(upper < f ? f : (upper > l ? l : upper));
 }
 
-// Calls visit(pixel, weight) for the taps of bin p in rising order of pixels, from samples
-// [first, last). Taps of one pixel are merged in double.
-template <class Visit>
-__device__ __forceinline__ void for_each_tap(const RoiAxis& axis, int64_t p, int64_t first, int64_t last, Visit visit) {
-  const double share = 1.0 / static_cast<double>(axis.samples);
-  int64_t pixel = -2;
-  double here = 0.0, next = 0.0;
-  for (int64_t i = first; i < last; ++i) {
-    // An inverted box runs backwards; walk it so that positions rise.
-    const RoiSample s = axis.sample(p, axis.bin < 0.0 ? first + last - 1 - i : i);
-    if (!s.inside) continue;
-    if (s.low != pixel) {
-      if (pixel >= 0) visit(static_cast<int>(pixel), here * share);
-      const bool adjacent = s.low == pixel + 1;
-      if (!adjacent && next > 0.0) visit(static_cast<int>(pixel + 1), next * share);
-      here = adjacent ? next : 0.0;
-      next = 0.0;
-      pixel = s.low;
-    }
-    here += 1.0 - s.fraction;
-    next += s.fraction;
-  }
-  if (pixel >= 0) visit(static_cast<int>(pixel), here * share);
-  if (next > 0.0) visit(static_cast<int>(pixel + 1), next * share);
-}
-
 template <class A>
 struct alignas(2 * sizeof(A)) Tap {
   int pixel;

@@ -1,6 +1,8 @@
 """Modules with torchvision's names and arguments, and detectron2's where torchvision has none."""
 
+from structops.nn.ps_roi_align import PSRoIAlign
+from structops.nn.ps_roi_pool import PSRoIPool
 from structops.nn.roi_align import RoIAlign
 from structops.nn.roi_align_rotated import RoIAlignRotated
 
-__all__ = ["RoIAlign", "RoIAlignRotated"]
+__all__ = ["PSRoIAlign", "PSRoIPool", "RoIAlign", "RoIAlignRotated"]

@@ -1,8 +1,10 @@
 """The ops, as functions. Each runs on the backend that :func:`structops.backend` or the device chooses."""
 
 from structops.ops.nms import batched_nms, nms
+from structops.ops.ps_roi_align import ps_roi_align
+from structops.ops.ps_roi_pool import ps_roi_pool
 from structops.ops.roi_align import roi_align
 from structops.ops.roi_align_1d import roi_align_1d
 from structops.ops.roi_align_rotated import roi_align_rotated
 
-__all__ = ["batched_nms", "nms", "roi_align", "roi_align_1d", "roi_align_rotated"]
+__all__ = ["batched_nms", "nms", "ps_roi_align", "ps_roi_pool", "roi_align", "roi_align_1d", "roi_align_rotated"]

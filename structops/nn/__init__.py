@@ -1,5 +1,6 @@
 """Modules with torchvision's names and arguments."""
 
 from structops.nn.roi_align import RoIAlign
+from structops.nn.roi_pool import RoIPool
 
-__all__ = ["RoIAlign"]
+__all__ = ["RoIAlign", "RoIPool"]

@@ -2,5 +2,6 @@
 
 from structops.ops.nms import batched_nms, nms
 from structops.ops.roi_align import roi_align
+from structops.ops.roi_pool import roi_pool
 
-__all__ = ["batched_nms", "nms", "roi_align"]
+__all__ = ["batched_nms", "nms", "roi_align", "roi_pool"]

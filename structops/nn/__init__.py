@@ -4,5 +4,6 @@ from structops.nn.ps_roi_align import PSRoIAlign
 from structops.nn.ps_roi_pool import PSRoIPool
 from structops.nn.roi_align import RoIAlign
 from structops.nn.roi_align_rotated import RoIAlignRotated
+from structops.nn.roi_pool import RoIPool
 
-__all__ = ["PSRoIAlign", "PSRoIPool", "RoIAlign", "RoIAlignRotated"]
+__all__ = ["PSRoIAlign", "PSRoIPool", "RoIAlign", "RoIAlignRotated", "RoIPool"]

@@ -6,5 +6,6 @@ from structops.ops.ps_roi_pool import ps_roi_pool
 from structops.ops.roi_align import roi_align
 from structops.ops.roi_align_1d import roi_align_1d
 from structops.ops.roi_align_rotated import roi_align_rotated
+from structops.ops.roi_pool import roi_pool
 
-__all__ = ["batched_nms", "nms", "ps_roi_align", "ps_roi_pool", "roi_align", "roi_align_1d", "roi_align_rotated"]
+__all__ = ["batched_nms", "nms", "ps_roi_align", "ps_roi_pool", "roi_align", "roi_align_1d", "roi_align_rotated", "roi_pool"]

@@ -97,6 +97,20 @@ def unusable(name: str, device_type: str) -> str | None:
     return None
 
 
+def _first(args: tuple[Any, ...]) -> Any:
+    """An op's first argument, or the first of the tensors in it: decides device, dtype and memory format."""
+    return args[0][0] if isinstance(args[0], list | tuple) and args[0] else args[0]
+
+
+def _tensors(args: tuple[Any, ...]) -> Iterator[torch.Tensor]:
+    """The tensors among an op's arguments, and in its lists of them, in order."""
+    for a in args:
+        if isinstance(a, torch.Tensor):
+            yield a
+        elif isinstance(a, list | tuple):
+            yield from (t for t in a if isinstance(t, torch.Tensor))
+
+
 def resolve(device_type: str) -> str:
     """The backend that runs on a device type: the one asked for, else (native only) the best that is usable."""
     name = current_backend()
@@ -179,16 +193,18 @@ class Op:
     def _checked(self, backend_name: str) -> Callable[..., Any]:
         def run(*args: Any) -> Any:
             self.check(*args)
+            first = _first(args)
             # Autocast is decided outside: a matrix product in here must not be lowered to a half type.
-            with torch.autocast(args[0].device.type, enabled=False):
-                return follow(self.implementation(backend_name)(*args), args[0])
+            with torch.autocast(first.device.type, enabled=False):
+                result = self.implementation(backend_name)(*args)
+                return [follow(r, first) for r in result] if isinstance(result, list) else follow(result, first)
 
         return run
 
     def _refuse_tangents(self, args: tuple[Any, ...]) -> None:
         # register_autograd knows reverse mode only, and lets the tangent of a forward-mode input fall away unsaid.
         if forward_ad._current_level >= 0 and any(
-            isinstance(a, torch.Tensor) and forward_ad.unpack_dual(a).tangent is not None for a in args
+            forward_ad.unpack_dual(a).tangent is not None for a in _tensors(args)
         ):
             raise NotImplementedError(
                 f"structops.{self.name} has no forward-mode derivative (torch.func.jvp, jacfwd, hessian); "
@@ -196,11 +212,12 @@ class Op:
             )
 
     def __call__(self, *args: Any) -> Any:
-        if not isinstance(args[0], torch.Tensor):
-            raise TypeError(f"{self.name}: the first argument must be a tensor, got {type(args[0]).__name__}")
+        first = _first(args)
+        if not isinstance(first, torch.Tensor):
+            raise TypeError(f"{self.name}: the first argument must be a tensor, got {type(first).__name__}")
         if self.differentiable and not torch.compiler.is_compiling():
             self._refuse_tangents(args)
         if not _libraries.loaded("_C"):
-            resolve(args[0].device.type)
+            resolve(first.device.type)
             return self._checked("reference")(*args)
-        return self.overloads[resolve(args[0].device.type)](*args)
+        return self.overloads[resolve(first.device.type)](*args)

@@ -20,10 +20,10 @@ Tensor roi_align(const Tensor& input, const Tensor& rois, double spatial_scale, 
   if (output.numel() == 0) return output;
   if (input.numel() == 0) return torch::stable::zero_(output);
   cpu::advise_huge_pages(output.mutable_data_ptr(), output.numel() * output.element_size());
-  const int64_t strides[4] = {input.stride(0), input.stride(1), input.stride(2), input.stride(3)};
+  const cpu::RoiAlignMap map{
+      p, input.const_data_ptr(), {input.stride(0), input.stride(1), input.stride(2), input.stride(3)}};
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "roi_align", [&] {
-    cpu::roi_align_forward(p, static_cast<const scalar_t*>(input.const_data_ptr()), strides,
-                           static_cast<const double*>(boxes.const_data_ptr()),
+    cpu::roi_align_forward(&map, static_cast<const double*>(boxes.const_data_ptr()), nullptr,
                            static_cast<scalar_t*>(output.mutable_data_ptr()), format == MemoryFormat::ChannelsLast,
                            parallel_for);
   });

@@ -23,10 +23,10 @@ namespace structops::cpu {
 
 // One channel is the same memory in both layouts; the kernels take it as channels_last, without transposing.
 template <class T>
-void roi_align_forward(const RoiAlignParams& p, const T* input, const int64_t strides[4], const double* rois, T* output,
+void roi_align_forward(const RoiAlignMap* maps, const double* rois, const int8_t* level, T* output,
                        bool output_channels_last, ParallelFor parallel_for) {
-  STRUCTOPS_ISA_DISPATCH(
-      roi_align_forward<T>(p, input, strides, rois, output, output_channels_last || p.channels == 1, parallel_for));
+  STRUCTOPS_ISA_DISPATCH(roi_align_forward<T>(maps, rois, level, output,
+                                              output_channels_last || maps[0].p.channels == 1, parallel_for));
 }
 
 template <class T>
@@ -37,8 +37,7 @@ void roi_align_backward(const RoiAlignParams& p, const T* grad, const int64_t st
 }
 
 #define INSTANTIATE(T)                                                                                          \
-  template void roi_align_forward<T>(const RoiAlignParams&, const T*, const int64_t*, const double*, T*, bool,  \
-                                     ParallelFor);                                                              \
+  template void roi_align_forward<T>(const RoiAlignMap*, const double*, const int8_t*, T*, bool, ParallelFor);  \
   template void roi_align_backward<T>(const RoiAlignParams&, const T*, const int64_t*, const double*, T*, bool, \
                                       ParallelFor);
 INSTANTIATE(float)

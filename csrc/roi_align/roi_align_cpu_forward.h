@@ -17,33 +17,35 @@ class ForwardWorker {
   using A = acc_t<T>;
 
  public:
-  ForwardWorker(const RoiAlignParams& p, const double* rois, T* output, bool channels_last)
-      : p_(p), rois_(rois), output_(output), channels_last_(channels_last) {}
+  ForwardWorker(const RoiAlignMap* maps, const double* rois, T* output, bool channels_last)
+      : maps_(maps), p_(maps[0].p), rois_(rois), output_(output), channels_last_(channels_last) {}
 
-  // Makes rois[k] current; false: it is not finite.
-  bool select(int64_t k) {
-    if (k == k_) return finite_;
-    k_ = k;
-    const RoiAxes axes(p_, rois_ + k * 5);
-    finite_ = axes.finite();
-    if (!finite_) return false;
+  // Makes rois[item.k] current; false: it is on no map, or not finite.
+  bool select(const ForwardItem& item) {
+    if (item.k == k_) return pooled_;
+    k_ = item.k;
+    pooled_ = false;
+    constant_ = item.level == kNoLevel ? T(0) : static_cast<T>(std::numeric_limits<A>::quiet_NaN());
+    if (item.level < 0) return false;
+    const RoiAxes axes(maps_[item.level].p, rois_ + k_ * 5);
+    if (!axes.finite()) return false;
+    pooled_ = true;
     y_.build(axes.y, p_.pooled_height, mark_);
     x_.build(axes.x, p_.pooled_width, mark_);
     return true;
   }
 
-  // Channels [c0, c0 + channels) of a RoI that is not finite.
-  void not_a_number(int64_t c0, int64_t channels) {
+  // Channels [c0, c0 + channels) of a RoI that select() refused.
+  void constant(int64_t c0, int64_t channels) {
     const int64_t bins = p_.pooled_height * p_.pooled_width;
     T* output = output_ + k_ * p_.channels * bins;
-    const T nan = static_cast<T>(std::numeric_limits<A>::quiet_NaN());
     if (!channels_last_)
-      std::fill_n(output + c0 * bins, channels * bins, nan);
+      std::fill_n(output + c0 * bins, channels * bins, constant_);
     else
-      for (int64_t b = 0; b < bins; ++b) std::fill_n(output + b * p_.channels + c0, channels, nan);
+      for (int64_t b = 0; b < bins; ++b) std::fill_n(output + b * p_.channels + c0, channels, constant_);
   }
 
-  // The same of a finite one, from a map whose pixel (y, x) is at
+  // The same of one that it took, from a map whose pixel (y, x) is at
   // map + y * stride_y + x * stride_x, channels side by side.
   template <class S>
   void from_map(const S* map, int64_t stride_y, int64_t stride_x, int64_t c0, int64_t channels) {
@@ -128,12 +130,14 @@ class ForwardWorker {
       return storage_source_;
   }
 
-  const RoiAlignParams& p_;
+  const RoiAlignMap* maps_;
+  const RoiAlignParams& p_;  // what the maps have in common
   const double* rois_;
   T* output_;
   const bool channels_last_;
   int64_t k_ = -1;
-  bool finite_ = false;
+  bool pooled_ = false;
+  T constant_ = T(0);
   AxisTaps<A> y_, x_;
   std::vector<int64_t> mark_, row_, column_;
   std::vector<const A*> column_source_, accumulated_source_;
@@ -142,85 +146,87 @@ class ForwardWorker {
 };
 
 template <class T>
-void roi_align_forward(const RoiAlignParams& p, const T* input, const int64_t s[4], const double* rois, T* output,
-                       bool channels_last, ParallelFor parallel_for) {
+void roi_align_forward(const RoiAlignMap* maps, const double* rois, const int8_t* level, T* output, bool channels_last,
+                       ParallelFor parallel_for) {
   using A = acc_t<T>;
-  const std::vector<ForwardItem> order = forward_order(p, rois);
+  const RoiAlignParams& p = maps[0].p;
+  const std::vector<ForwardItem> order = forward_order(maps, rois, level);
   const double bins = static_cast<double>(p.pooled_height * p.pooled_width);
   const auto steps = [&](double touched, int64_t rois_) {
     return (4.0 * touched + 3.0 * bins * static_cast<double>(rois_)) * static_cast<double>(p.channels) / kLanes<A>;
   };
   const auto image_of = [&](int64_t k) { return static_cast<int64_t>(rois[k * 5]); };
-  double all_touched = 0;
-  for (const ForwardItem& item : order) all_touched += item.touched;
 
-  if (s[1] == 1 || p.channels == 1) {
-    const int64_t block = channel_block(p.channels, 384), blocks = (p.channels + block - 1) / block;
-    share(parallel_for, workers_for(steps(all_touched, p.rois)), p.rois * blocks, 4 * blocks, [&](ItemQueue& queue) {
-      ForwardWorker<T> worker(p, rois, output, channels_last);
-      for (int64_t i, end; queue.take(i, end);)
-        for (; i < end; ++i) {
-          const int64_t k = order[i / blocks].k, c0 = i % blocks * block, channels = std::min(block, p.channels - c0);
-          if (worker.select(k))
-            worker.from_map(input + image_of(k) * s[0] + c0, s[2], s[3], c0, channels);
-          else
-            worker.not_a_number(c0, channels);
-        }
-    });
-    return;
-  }
-
-  // Channels apart: copy what the RoIs of an image touch, or, where they touch as much as there is,
-  // the image once, some channels at a time so that the copy stays in cache.
-  std::vector<int64_t> by_patch;  // positions in `order`
-  double patch_touched = 0;
+  // Level by level and image by image. Channels side by side are read where they are. Channels apart: copy what the
+  // RoIs of an image touch, or, where they touch as much as there is, the image once, some channels at a time so that
+  // the copy stays in cache.
+  std::vector<int64_t> direct, by_patch;  // positions in `order`
+  double direct_touched = 0, patch_touched = 0;
   Scratch<A> copy;
   for (int64_t begin = 0, end; begin < p.rois; begin = end) {
-    const int64_t image = image_of(order[begin].k);
+    const int l = order[begin].level;
+    const int64_t image = l < 0 ? 0 : image_of(order[begin].k);
     double touched = 0;
-    for (end = begin; end < p.rois && image_of(order[end].k) == image; ++end) touched += order[end].touched;
-    const int64_t pixels = p.height * p.width;
-    if (touched < kCopyImageFrom * static_cast<double>(pixels)) {
-      for (int64_t i = begin; i < end; ++i) by_patch.push_back(i);
-      patch_touched += touched;
+    for (end = begin; end < p.rois && order[end].level == l && (l < 0 || image_of(order[end].k) == image); ++end)
+      touched += order[end].touched;
+    const RoiAlignMap& map = maps[std::max(l, 0)];
+    const int64_t* s = map.strides;
+    const int64_t height = map.p.height, width = map.p.width, pixels = height * width;
+    const bool side_by_side = l < 0 || s[1] == 1 || p.channels == 1;
+    if (side_by_side || touched < kCopyImageFrom * static_cast<double>(pixels)) {
+      for (int64_t i = begin; i < end; ++i) (side_by_side ? direct : by_patch).push_back(i);
+      (side_by_side ? direct_touched : patch_touched) += touched;
       continue;
     }
     const int64_t block =
         channel_block(p.channels, std::clamp<int64_t>(kCopyBytes / (pixels * int64_t(sizeof(A))), 16, 256));
-    A* map = copy.at_least(pixels * block);
+    A* copied = copy.at_least(pixels * block);
     for (int64_t c0 = 0; c0 < p.channels; c0 += block) {
       const int64_t channels = std::min(block, p.channels - c0);
-      const T* from = input + image * s[0] + c0 * s[1];
-      share(parallel_for, workers_for(static_cast<double>(pixels * channels) / kLanes<A>), p.height, 4,
+      const T* from = static_cast<const T*>(map.data) + image * s[0] + c0 * s[1];
+      share(parallel_for, workers_for(static_cast<double>(pixels * channels) / kLanes<A>), height, 4,
             [&](ItemQueue& queue) {
               for (int64_t y, last; queue.take(y, last);)
                 for (; y < last; ++y)
-                  transpose_any(from + y * s[2], s[1], s[3], channels, p.width, map + y * p.width * channels, channels);
+                  transpose_any(from + y * s[2], s[1], s[3], channels, width, copied + y * width * channels, channels);
             });
       share(parallel_for, workers_for(steps(touched, end - begin)), end - begin, 4, [&](ItemQueue& queue) {
-        ForwardWorker<T> worker(p, rois, output, channels_last);
+        ForwardWorker<T> worker(maps, rois, output, channels_last);
         for (int64_t i, last; queue.take(i, last);)
           for (; i < last; ++i)
-            if (worker.select(order[begin + i].k))
-              worker.from_map(static_cast<const A*>(map), p.width * channels, channels, c0, channels);
+            if (worker.select(order[begin + i]))
+              worker.from_map(static_cast<const A*>(copied), width * channels, channels, c0, channels);
             else
-              worker.not_a_number(c0, channels);
+              worker.constant(c0, channels);
       });
     }
   }
-  const int64_t block = channel_block(p.channels, 64), blocks = (p.channels + block - 1) / block;
-  const int64_t items = static_cast<int64_t>(by_patch.size()) * blocks;
-  share(parallel_for, workers_for(2 * steps(patch_touched, static_cast<int64_t>(by_patch.size()))), items, 1,
-        [&](ItemQueue& queue) {
-          ForwardWorker<T> worker(p, rois, output, channels_last);
-          for (int64_t i, end; queue.take(i, end);)
-            for (; i < end; ++i) {
-              const int64_t k = order[by_patch[i / blocks]].k, c0 = i % blocks * block,
-                            channels = std::min(block, p.channels - c0);
-              if (worker.select(k))
-                worker.from_any(input + image_of(k) * s[0] + c0 * s[1], s + 1, c0, channels);
-              else
-                worker.not_a_number(c0, channels);
-            }
-        });
+
+  // The positions in `list`, about `wanted` channels at a time; a thread takes so many RoIs, or one block of channels.
+  const auto pool = [&](const std::vector<int64_t>& list, int64_t wanted, int64_t rois_at_a_time, double work) {
+    const int64_t block = channel_block(p.channels, wanted), blocks = (p.channels + block - 1) / block;
+    const int64_t items = static_cast<int64_t>(list.size()) * blocks;
+    if (items == 0) return;
+    share(parallel_for, workers_for(work), items, std::max<int64_t>(rois_at_a_time * blocks, 1), [&](ItemQueue& queue) {
+      ForwardWorker<T> worker(maps, rois, output, channels_last);
+      for (int64_t i, end; queue.take(i, end);)
+        for (; i < end; ++i) {
+          const ForwardItem& item = order[list[i / blocks]];
+          const int64_t c0 = i % blocks * block, channels = std::min(block, p.channels - c0);
+          if (!worker.select(item)) {
+            worker.constant(c0, channels);
+            continue;
+          }
+          const RoiAlignMap& map = maps[item.level];
+          const int64_t* s = map.strides;
+          const T* image = static_cast<const T*>(map.data) + image_of(item.k) * s[0] + c0 * s[1];
+          if (s[1] == 1 || p.channels == 1)
+            worker.from_map(image, s[2], s[3], c0, channels);
+          else
+            worker.from_any(image, s + 1, c0, channels);
+        }
+    });
+  };
+  pool(direct, 384, 4, steps(direct_touched, static_cast<int64_t>(direct.size())));
+  pool(by_patch, 64, 0, 2 * steps(patch_touched, static_cast<int64_t>(by_patch.size())));
 }

@@ -117,23 +117,32 @@ constexpr int64_t kCopyBytes = int64_t{16} << 20;
 
 struct ForwardItem {
   int64_t k;
+  int level;
   double touched;  // pixels
 };
 
-// RoIs by image and place, so that neighbours find each other's pixels in cache.
-inline std::vector<ForwardItem> forward_order(const RoiAlignParams& p, const double* rois) {
+// RoIs by level, image and place, so that neighbours find each other's pixels in cache.
+inline std::vector<ForwardItem> forward_order(const RoiAlignMap* maps, const double* rois, const int8_t* level) {
   struct Key {
     int64_t image;
     double row, column;
     ForwardItem item;
   };
-  std::vector<Key> keys(static_cast<size_t>(p.rois));
-  for (int64_t k = 0; k < p.rois; ++k) {
+  const int64_t count = maps[0].p.rois;
+  std::vector<Key> keys(static_cast<size_t>(count));
+  for (int64_t k = 0; k < count; ++k) {
+    const int l = level ? level[k] : 0;
+    if (l < 0) {
+      keys[k] = {0, 0.0, 0.0, {k, l, 0.0}};
+      continue;
+    }
+    const RoiAlignParams& p = maps[l].p;
     const RoiAxes axes(p, rois + k * 5);
     const double touched = touched_estimate(axes.y, p.pooled_height) * touched_estimate(axes.x, p.pooled_width);
-    keys[k] = {static_cast<int64_t>(rois[k * 5]), std::floor(axes.y.start / 16.0), axes.x.start, {k, touched}};
+    keys[k] = {static_cast<int64_t>(rois[k * 5]), std::floor(axes.y.start / 16.0), axes.x.start, {k, l, touched}};
   }
   std::sort(keys.begin(), keys.end(), [](const Key& a, const Key& b) {
+    if (a.item.level != b.item.level) return a.item.level < b.item.level;
     if (a.image != b.image) return a.image < b.image;
     if (a.row != b.row) return a.row < b.row;
     return a.column != b.column ? a.column < b.column : a.item.k < b.item.k;

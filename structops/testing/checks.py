@@ -19,7 +19,10 @@ from structops.testing.run import (
     expected,
     gradients,
     incoming_gradient,
+    leaves,
+    map_tensors,
     require,
+    tensors_in,
     tensors_of,
 )
 from structops.testing.spec import Arguments, Case, OpSpec
@@ -52,7 +55,8 @@ def check_gradients(spec: OpSpec, case: Case, target: Target) -> Error:
     """Gradients are the definition's; none flows where the op has none."""
     arguments = arguments_for(spec, case, target)
     for name in spec.data:
-        arguments[name].requires_grad_()
+        for tensor in tensors_in(arguments[name]):
+            tensor.requires_grad_()
     output = target.call(spec, arguments)
     if not spec.differentiable:
         require(not output.requires_grad, "the op is not differentiable, but its result requires a gradient")
@@ -62,10 +66,10 @@ def check_gradients(spec: OpSpec, case: Case, target: Target) -> Error:
     require(output.requires_grad, "the result carries no gradient")
     grad = incoming_gradient(output.detach(), target.layout)
     wanted, worst = expected(spec, case, target.dtype), Error()
-    names = spec.differentiable
     found = gradients(spec, arguments, output, grad)
-    for name, got, want, scale in zip(names, found, wanted.gradients, wanted.gradient_scales, strict=True):
-        require(got.dtype == arguments[name].dtype, f"the gradient of {name} is {got.dtype}")
+    of = leaves(spec, arguments)
+    for name, got, want, scale in zip(of, found, wanted.gradients, wanted.gradient_scales, strict=True):
+        require(got.dtype == of[name].dtype, f"the gradient of {name} is {got.dtype}")
         error = _require_close(f"gradient of {name}: ", got, want, scale, target.dtype, target.tolerance)
         worst = worst.worst(error)
     return worst
@@ -78,7 +82,7 @@ def check_layout(spec: OpSpec, case: Case, target: Target) -> None:
         raise NotApplicable("no argument has a memory format")
     arguments = arguments_for(spec, case, target)
     output = target.call(spec, arguments)
-    wanted = memory_format(arguments[spec.layouts[0]])
+    wanted = memory_format(tensors_in(arguments[spec.layouts[0]])[0])
     require(
         output.is_contiguous(memory_format=wanted),
         f"the output must be {wanted} as the input, got shape {list(output.shape)} with strides {output.stride()}",
@@ -89,9 +93,8 @@ def check_layout(spec: OpSpec, case: Case, target: Target) -> None:
     expanded = gradients(spec, arguments, output, one.expand(output.shape), retain_graph=True)
     for layout in ("contiguous", "channels_last"):
         dense = torch.ones_like(output, memory_format=getattr(torch, f"{layout}_format", torch.channels_last))
-        for name, a, b in zip(
-            spec.differentiable, expanded, gradients(spec, arguments, output, dense, retain_graph=True), strict=True
-        ):
+        found = gradients(spec, arguments, output, dense, retain_graph=True)
+        for name, a, b in zip(leaves(spec, arguments), expanded, found, strict=True):
             _require_close(
                 f"gradient of {name}, expanded against {layout}: ", a, b.double(), float(output.shape[0]), target.dtype
             )
@@ -106,7 +109,7 @@ def check_determinism(spec: OpSpec, case: Case, target: Target) -> None:
         for threads in (1, 2, before):
             if target.device == "cpu":
                 torch.set_num_threads(threads)
-            for name, a, b in zip(_parts(spec), first, _forward_backward(spec, case, target), strict=True):
+            for name, a, b in zip(_parts(spec, case), first, _forward_backward(spec, case, target), strict=True):
                 at = f" ({threads} threads after {before})" if target.device == "cpu" else ""
                 require(identical(a, b), f"{name} differs from run to run{at}: {_difference(a, b)}")
     finally:
@@ -144,7 +147,7 @@ def check_poison(spec: OpSpec, case: Case, target: Target) -> None:
         blocks = [torch.full_like(t, _poison(t.dtype)) for t in plain for _ in range(4)]
         del blocks
         poisoned = _forward_backward(spec, case, target)
-    for name, a, b in zip(_parts(spec), plain, poisoned, strict=True):
+    for name, a, b in zip(_parts(spec, case), plain, poisoned, strict=True):
         require(identical(a, b), f"{name} depends on what its memory held before: {_difference(a, b)}")
 
 
@@ -155,7 +158,7 @@ def check_autocast(spec: OpSpec, case: Case, target: Target) -> None:
     plain = _forward_backward(spec, case, target)
     with torch.autocast(target.device, dtype=lower):
         cast = _forward_backward(spec, case, target)
-    for name, a, b in zip(_parts(spec), plain, cast, strict=True):
+    for name, a, b in zip(_parts(spec, case), plain, cast, strict=True):
         require(a.dtype == b.dtype, f"{name} is {a.dtype}, under autocast {b.dtype}")
         require(identical(a, b), f"{name} differs under autocast: {_difference(a, b)}")
 
@@ -187,9 +190,9 @@ def check_peers(spec: OpSpec, case: Case, target: Target) -> Error:
         scales = (wanted.scale, *wanted.gradient_scales)
         relative = TOLERANCES[torch.float64].relative if target.dtype == torch.float64 else PEER_RELATIVE
         tolerance = Tolerance(relative, 0, relative)
-        for part, got, want, scale in zip(_parts(spec), found, theirs, scales, strict=True):
+        for part, got, want, scale in zip(_parts(spec, case), found, theirs, scales, strict=True):
             worst = worst.worst(_require_close(f"{part} against {name}: ", got, want, scale, target.dtype, tolerance))
-        largest = max(max(arguments[n].shape[-2:]) for n in spec.data)
+        largest = max(max(t.shape[-2:]) for n in spec.data for t in tensors_in(arguments[n]))
         if target.dtype == torch.float32 and largest <= PEER_LARGEST_MAP:
             theirs32 = target_call_as_is(spec, case, on_cpu)
             _require_close(f"{name} in float32: ", output, theirs32, wanted.scale, target.dtype, tolerance)
@@ -229,8 +232,8 @@ def target_call_as_is(spec: OpSpec, case: Case, target: Target) -> torch.Tensor:
     return target.call(spec, arguments_for(spec, case, target)).detach()
 
 
-def _parts(spec: OpSpec) -> tuple[str, ...]:
-    return ("the output", *(f"the gradient of {name}" for name in spec.differentiable))
+def _parts(spec: OpSpec, case: Case) -> tuple[str, ...]:
+    return ("the output", *(f"the gradient of {name}" for name in leaves(spec, case.draw())))
 
 
 def _forward_backward(spec: OpSpec, case: Case, target: Target) -> list[torch.Tensor]:
@@ -240,13 +243,13 @@ def _forward_backward(spec: OpSpec, case: Case, target: Target) -> list[torch.Te
 
 def _forward_backward_widened(spec: OpSpec, case: Case, target: Target, wide: torch.dtype) -> list[torch.Tensor]:
     """The same on the target's quantised arguments held in a wider type."""
-    arguments: Arguments = {}
-    for name, value in arguments_for(spec, case, target).items():
-        if isinstance(value, list):
-            value = [v.to(wide) for v in value]
-        elif isinstance(value, torch.Tensor) and value.is_floating_point():
-            value = value.detach().to(wide).requires_grad_(name in spec.differentiable)
-        arguments[name] = value
+
+    def widen(x: torch.Tensor) -> torch.Tensor:
+        return x.detach().to(wide) if x.is_floating_point() else x
+
+    arguments = {name: map_tensors(value, widen) for name, value in arguments_for(spec, case, target).items()}
+    for tensor in leaves(spec, arguments).values():
+        tensor.requires_grad_()
     return _with_gradients(spec, arguments, target)
 
 
@@ -257,7 +260,7 @@ def _with_gradients(spec: OpSpec, arguments: Arguments, target: Target) -> list[
         grad = incoming_gradient(output.detach().to(target.dtype)).to(output.dtype)
         results += gradients(spec, arguments, output, grad)
     elif spec.differentiable:
-        results += [torch.zeros(0) for _ in spec.differentiable]
+        results += [torch.zeros(0) for _ in leaves(spec, arguments)]
     return results
 
 

@@ -19,7 +19,11 @@ from structops.testing.run import (
     gradients,
     incoming_gradient,
     interpreted,
+    leaves,
+    map_tensors,
     require,
+    tensors_in,
+    with_leaves,
 )
 from structops.testing.spec import Arguments, Case, ErrorCase, OpSpec
 
@@ -28,13 +32,13 @@ def _differentiable_call(spec: OpSpec, case: Case, target: Target) -> tuple[Any,
     if not spec.differentiable:
         raise NotApplicable("the op is not differentiable")
     arguments = arguments_for(spec, case, target)
-    inputs = [arguments[name] for name in spec.differentiable]
+    inputs = list(leaves(spec, arguments).values())
     if target.function is not None and not target.call(spec, arguments).requires_grad:
         raise NotApplicable("the result carries no gradient")
 
     def function(*values: torch.Tensor) -> torch.Tensor:
         # A box that is not finite gives NaN, whose numerical derivative is NaN; its derivative is defined as 0.
-        return target.call(spec, {**arguments, **dict(zip(spec.differentiable, values, strict=True))}).nan_to_num(0.0)
+        return target.call(spec, with_leaves(spec, arguments, values)).nan_to_num(0.0)
 
     return function, inputs
 
@@ -88,10 +92,11 @@ def check_opcheck(spec: OpSpec, case: Case, target: Target) -> None:
     for func, args, kwargs in calls:
 
         def fresh(value: Any) -> Any:
-            if not isinstance(value, torch.Tensor):
-                return value
-            copy = value.detach().clone(memory_format=torch.preserve_format)
-            return copy.requires_grad_(bool(spec.differentiable) and value is args[0])  # noqa: B023
+            def copy(x: torch.Tensor) -> torch.Tensor:
+                fresh_x = x.detach().clone(memory_format=torch.preserve_format)
+                return fresh_x.requires_grad_(bool(spec.differentiable) and value is args[0])  # noqa: B023
+
+            return map_tensors(value, copy)
 
         torch.library.opcheck(func, tuple(fresh(a) for a in args), {k: fresh(v) for k, v in kwargs.items()})
 
@@ -134,7 +139,7 @@ class _Module(torch.nn.Module):
 def check_export(spec: OpSpec, case: Case, target: Target) -> None:
     """``torch.export`` of a module that uses the op, sizes dynamic where the case leaves a choice."""
     arguments = {k: _detached(v) for k, v in arguments_for(spec, case, target).items()}
-    tensors = {k: v for k, v in arguments.items() if isinstance(v, torch.Tensor | list)}
+    tensors = {k: v for k, v in arguments.items() if tensors_in(v)}
     module = _Module(spec, tuple(tensors), {k: v for k, v in arguments.items() if k not in tensors})
 
     def rows(x: torch.Tensor) -> dict[int, Any]:
@@ -149,7 +154,7 @@ def check_export(spec: OpSpec, case: Case, target: Target) -> None:
 
 
 def _detached(value: Any) -> Any:
-    return value.detach() if isinstance(value, torch.Tensor) else value
+    return map_tensors(value, torch.Tensor.detach)
 
 
 @check

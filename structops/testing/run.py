@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -142,7 +142,8 @@ def with_layout(x: torch.Tensor, layout: str) -> torch.Tensor:
     return wide.copy_(x)
 
 
-def _map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+def map_tensors(value: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    """An argument with each of its tensors changed, in a list too."""
     if isinstance(value, torch.Tensor):
         return change(value)
     if isinstance(value, list | tuple) and any(isinstance(v, torch.Tensor) for v in value):
@@ -158,7 +159,7 @@ def quantised(spec: OpSpec, arguments: Arguments, dtype: torch.dtype) -> Argumen
         wanted = dtype if name in spec.data else other
         return x.to(wanted) if x.dtype == torch.float64 else x
 
-    return {name: _map_tensors(v, functools.partial(change, name)) for name, v in arguments.items()}
+    return {name: map_tensors(v, functools.partial(change, name)) for name, v in arguments.items()}
 
 
 def arguments_for(spec: OpSpec, case: Case, target: Target) -> Arguments:
@@ -172,18 +173,38 @@ def arguments_for(spec: OpSpec, case: Case, target: Target) -> Arguments:
         layout = target.layout
         if name not in spec.data or (layout == "channels_last" and name not in spec.layouts):
             layout = "contiguous"
-        arguments[name] = _map_tensors(_map_tensors(value, to_device), functools.partial(with_layout, layout=layout))
-    for name in spec.differentiable:
-        arguments[name].requires_grad_()
+        arguments[name] = map_tensors(map_tensors(value, to_device), functools.partial(with_layout, layout=layout))
+    for tensor in leaves(spec, arguments).values():
+        tensor.requires_grad_()
     return arguments
 
 
 def tensors_of(arguments: Arguments) -> Iterator[torch.Tensor]:
     for value in arguments.values():
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, list):
-            yield from (v for v in value if isinstance(v, torch.Tensor))
+        yield from tensors_in(value)
+
+
+def tensors_in(value: Any) -> list[torch.Tensor]:
+    """An argument's tensors: itself, or those of a list."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return [v for v in values if isinstance(v, torch.Tensor)]
+
+
+def leaves(spec: OpSpec, arguments: Arguments) -> dict[str, torch.Tensor]:
+    """The tensors that have a gradient, by the argument's name (and the place in it, where it is a list)."""
+    found = {}
+    for name in spec.differentiable:
+        if isinstance(arguments[name], torch.Tensor):
+            found[name] = arguments[name]
+        else:
+            found |= {f"{name}[{i}]": t for i, t in enumerate(arguments[name])}
+    return found
+
+
+def with_leaves(spec: OpSpec, arguments: Arguments, values: Iterable[torch.Tensor]) -> Arguments:
+    """The arguments with other tensors in the place of their :func:`leaves`."""
+    rest = iter(values)
+    return arguments | {name: map_tensors(arguments[name], lambda _: next(rest)) for name in spec.differentiable}
 
 
 def incoming_gradient(output: torch.Tensor, layout: str = "contiguous") -> torch.Tensor:
@@ -193,7 +214,7 @@ def incoming_gradient(output: torch.Tensor, layout: str = "contiguous") -> torch
 
 
 def gradients(spec: OpSpec, arguments: Arguments, output: torch.Tensor, grad: torch.Tensor, **options: Any) -> list:
-    return list(torch.autograd.grad(output, [arguments[n] for n in spec.differentiable], grad, **options))
+    return list(torch.autograd.grad(output, list(leaves(spec, arguments).values()), grad, **options))
 
 
 @dataclass(frozen=True)
@@ -223,12 +244,12 @@ def _expected(spec: OpSpec, case: Case, dtype: torch.dtype) -> Expected:
     arguments = quantised(spec, case.draw(), dtype)
     if spec.compare == "close":
         widen = lambda x: x.double() if x.is_floating_point() else x  # noqa: E731
-        arguments = {name: _map_tensors(value, widen) for name, value in arguments.items()}
-    for name in spec.differentiable:
-        arguments[name].requires_grad_()
+        arguments = {name: map_tensors(value, widen) for name, value in arguments.items()}
+    for tensor in leaves(spec, arguments).values():
+        tensor.requires_grad_()
     with backend("reference"):
         output = spec.function(**arguments)
-    scale = scale_of(*(arguments[n] for n in spec.data))
+    scale = scale_of(*(t for n in spec.data for t in tensors_in(arguments[n])))
     if not spec.differentiable:
         return Expected(output.detach(), (), scale, ())
     grad = incoming_gradient(output.detach().to(dtype)).to(output.dtype)

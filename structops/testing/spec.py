@@ -69,9 +69,9 @@ class OpSpec:
         function: the public function itself.
         dispatcher_ops: names under ``torch.ops.structops`` that this spec covers (an op and its backward).
         data: floating arguments that take each dtype and layout under test. Other floating arguments (boxes) are
-            float32, or float64 where the data are float64.
+            float32, or float64 where the data are float64. A list of tensors is one argument.
         layouts: those of ``data`` that have a memory format.
-        differentiable: arguments with a gradient.
+        differentiable: arguments with a gradient; in a list each tensor has its own.
         compare: ``"close"``: against the float64 reference on the same quantised inputs, within the dtype's
             tolerance. ``"exact"``: equal to the reference in the same dtype (indices).
         peer: the same function of another library, by that library's name; same arguments, fewer promises.

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from structops.testing import Case, OpSpec, specs
-from structops.testing.run import LAYOUTS, Target, arguments_for, expected, gradients, incoming_gradient
+from structops.testing.run import LAYOUTS, Target, arguments_for, expected, gradients, incoming_gradient, leaves
 from structops.testing.tolerances import distance
 
 from .emulator import ORDERS, Emulator
@@ -50,7 +50,8 @@ def check(spec: OpSpec, case: Case, dtype: torch.dtype, layout: str, emulator: E
         problem = distance(output, want.output, want.scale, dtype)[1]
         assert problem is None, f"{where}: {problem}"
         found = gradients(spec, arguments, output, incoming_gradient(output.detach(), layout))
-    for name, grad, wanted, scale in zip(spec.differentiable, found, want.gradients, want.gradient_scales, strict=True):
+    names = leaves(spec, arguments)
+    for name, grad, wanted, scale in zip(names, found, want.gradients, want.gradient_scales, strict=True):
         problem = distance(grad, wanted, scale, dtype)[1]
         assert problem is None, f"{where}: gradient of {name}: {problem}"
 

@@ -16,7 +16,7 @@ import structops
 
 MODELS = {"Faster R-CNN": "fasterrcnn_resnet50_fpn", "Mask R-CNN": "maskrcnn_resnet50_fpn"}
 #: where the detectors look these functions up
-PARTS = {"roi_align": "torchvision.ops.poolers", "batched_nms": "torchvision.ops.boxes"}
+PARTS = {"_multiscale_roi_align": "torchvision.ops.poolers", "batched_nms": "torchvision.ops.boxes"}
 ROUNDS = 3  # in turns; the fastest counts: other processes only ever add time
 
 Detections = dict[str, Tensor]  # boxes [N, 4], labels [N], scores [N], and masks [N, 1, H, W] of a Mask R-CNN

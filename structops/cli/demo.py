@@ -14,7 +14,7 @@ from rich.table import Table
 
 import structops
 from structops.cli import _pictures
-from structops.cli._detectors import MODELS, Comparison, build, compare
+from structops.cli._detectors import MODELS, PARTS, Comparison, build, compare
 from structops.cli._request import Request
 
 if TYPE_CHECKING:
@@ -153,9 +153,9 @@ def _print_times(comparisons: list[tuple[Picture, Comparison]], device: str) -> 
     )
     for heading in ("picture", "model"):
         table.add_column(heading)
-    columns = ("roi_align", "batched_nms", "whole")
+    columns = (*PARTS, "whole")
     for heading in columns:
-        table.add_column(heading, justify="right")
+        table.add_column(heading.lstrip("_"), justify="right")
     for picture, comparison in comparisons:
         before, after = comparison.seconds["torchvision"], comparison.seconds["structops"]
         cells = [

@@ -1,4 +1,4 @@
-"""torchvision: its RoI Align, NMS and batched NMS.
+"""torchvision: its RoI pooling in all forms, NMS and batched NMS.
 
 Contract: what torchvision accepts gives torchvision's types, dtypes and strides; what it refuses, it still refuses
 itself, in its own words. Two things only are added: bfloat16 (and half precision NMS on CPU), which torchvision
@@ -7,6 +7,7 @@ lacks, and an error instead of a stray read for a batch index out of range.
 
 from __future__ import annotations
 
+import math
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,13 +18,17 @@ import torch
 import torchvision
 import torchvision.ops
 from torchvision.extension import _has_ops
+from torchvision.ops import poolers
 
+from structops import ops
 from structops._backend import OPS, current_backend, unusable
 from structops._checks import FLOATING
 from structops._libraries import loaded
+from structops.integrations._torchvision_kernels import MAKERS, suppressible
 
 # Captured when this module is first imported, which is before the first patch.
 _torchvision_batched_nms = torchvision.ops.boxes.batched_nms
+_torchvision_multiscale_roi_align = poolers._multiscale_roi_align
 _roi_align_module: ModuleType = sys.modules["torchvision.ops.roi_align"]  # the attribute is the function of that name
 
 _devices: frozenset[str] = frozenset()  # the patched ones
@@ -40,66 +45,6 @@ def _usable_devices() -> frozenset[str]:
         return loaded("_C") and (unusable("native", device) is None or unusable("triton", device) is None)
 
     return frozenset(device for device in ("cpu", "cuda") if worthwhile(device))
-
-
-def _roi_align(original: Any) -> Callable[..., torch.Tensor]:
-    def roi_align(keys, input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned):
-        # input [N, C, H, W], rois [K, 5]
-        arguments = (input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned)
-        if not _poolable(*arguments[:5]):
-            return original.call_boxed(keys, *arguments)
-        # torchvision's output is contiguous whatever the input, and its fake kernel promises so to compiled code.
-        return OPS["roi_align"](*arguments).contiguous()
-
-    return roi_align
-
-
-def _roi_align_backward(original: Any) -> Callable[..., torch.Tensor]:
-    def roi_align_backward(keys, grad, rois, spatial_scale, pooled_height, pooled_width, *rest):
-        # grad [K, C, PH, PW], rois [K, 5]; rest: input sizes, sampling_ratio, aligned
-        arguments = (grad, rois, spatial_scale, pooled_height, pooled_width, *rest)
-        if not _poolable(*arguments[:5]):
-            return original.call_boxed(keys, *arguments)
-        return OPS["roi_align_backward"](*arguments).contiguous()
-
-    return roi_align_backward
-
-
-def _poolable(features, rois, spatial_scale, pooled_height, pooled_width) -> bool:
-    return (
-        features.dim() == 4
-        and rois.dim() == 2
-        and rois.shape[1] == 5
-        and features.dtype == rois.dtype
-        and features.dtype in FLOATING
-        and features.device == rois.device
-        and pooled_height > 0
-        and pooled_width > 0
-        and 0 < spatial_scale < float("inf")
-    )
-
-
-def _nms(original: Any) -> Callable[..., torch.Tensor]:
-    def nms(keys, dets, scores, iou_threshold):
-        # dets [N, 4], scores [N]
-        if not _suppressible(dets, scores, iou_threshold) or dets.dtype != scores.dtype:
-            return original.call_boxed(keys, dets, scores, iou_threshold)
-        return OPS["nms"](dets, scores, iou_threshold)
-
-    return nms
-
-
-def _suppressible(boxes, scores, iou_threshold) -> bool:
-    return (
-        boxes.dim() == 2
-        and boxes.shape[1] == 4
-        and scores.dim() == 1
-        and scores.shape[0] == boxes.shape[0]
-        and boxes.dtype in FLOATING
-        and scores.dtype in FLOATING
-        and boxes.device == scores.device
-        and iou_threshold >= 0  # torchvision takes a negative one and keeps a single box
-    )
 
 
 def batched_nms(
@@ -131,7 +76,7 @@ def batched_nms(
 def _suppressible_by_class(boxes, scores, idxs, iou_threshold) -> bool:
     return (
         boxes.device.type in _devices
-        and _suppressible(boxes, scores, iou_threshold)
+        and suppressible(boxes, scores, iou_threshold)
         # Autocast makes both float32 before torchvision compares their types.
         and (boxes.dtype == scores.dtype or torch.is_autocast_enabled(boxes.device.type))
         and idxs.dim() == 1
@@ -147,6 +92,80 @@ def _integer_classes(idxs: torch.Tensor) -> torch.Tensor:
         idxs = idxs.double()
         return torch.where(idxs == 0, 0.0, idxs).view(torch.int64)
     return idxs.to(torch.int64)
+
+
+def _multiscale_roi_align(
+    x_filtered: list[torch.Tensor],
+    boxes: list[torch.Tensor],
+    output_size: list[int],
+    sampling_ratio: int,
+    scales: list[float] | None,
+    mapper: poolers.LevelMapper | None,
+) -> torch.Tensor:
+    """What :class:`torchvision.ops.MultiScaleRoIAlign` calls, in one launch for all levels and images.
+
+    Args:
+        x_filtered: one map ``[N, C, Hl, Wl]`` per level.
+        boxes: one tensor ``[L, 4]`` (x1, y1, x2, y2) per image.
+        output_size: of the crop.
+        sampling_ratio: samples along each axis of a bin.
+        scales: feature pixels per image pixel of each map.
+        mapper: torchvision's rule for a box's level.
+
+    Returns:
+        ``[K, C, height, width]``.
+    """
+    if torch.jit.is_scripting():
+        return _torchvision_multiscale_roi_align(x_filtered, boxes, output_size, sampling_ratio, scales, mapper)
+    else:
+        if torch.jit.is_tracing() or not _poolable_by_level(x_filtered, boxes, output_size, scales, mapper):
+            return _torchvision_multiscale_roi_align(x_filtered, boxes, output_size, sampling_ratio, scales, mapper)
+        return ops.multiscale_roi_align(
+            x_filtered,
+            boxes,
+            output_size,
+            scales,
+            sampling_ratio,
+            False,
+            mapper.s0,
+            mapper.lvl0,  # type: ignore
+        ).contiguous()
+
+
+def _poolable_by_level(features, boxes, output_size, scales, mapper) -> bool:
+    """Whether structops gives what torchvision would: the rest, errors included, is left to torchvision."""
+    if scales is None or type(mapper) is not poolers.LevelMapper or not 1 < len(features) <= 8:
+        return False
+    first = features[0]
+    # torchvision's own levels, that is, of scales that are powers of two, one after the other
+    levels = [round(-math.log2(scale)) if scale > 0 else None for scale in scales]
+    return (
+        first.device.type in _devices
+        and first.dtype in FLOATING
+        and len(scales) == len(features)
+        and [2.0**-k for k in levels if k is not None] == list(scales)
+        and levels == list(range(mapper.k_min, mapper.k_max + 1))
+        and mapper.eps == 1e-6
+        and mapper.s0 > 0
+        and all(n > 0 for n in output_size)
+        and all(f.dim() == 4 and f.dtype == first.dtype and f.device == first.device for f in features)
+        and len({f.shape[:2] for f in features}) == 1
+        and len(boxes) > 0
+        and all(
+            b.dim() == 2
+            and b.shape[1] == 4
+            and b.device == first.device
+            # Autocast makes both float32 before torchvision compares their types.
+            and (b.dtype == first.dtype or (b.dtype in FLOATING and torch.is_autocast_enabled(first.device.type)))
+            for b in boxes
+        )
+    )
+
+
+_FUNCTIONS = (
+    (_torchvision_batched_nms, batched_nms),
+    (_torchvision_multiscale_roi_align, _multiscale_roi_align),
+)
 
 
 def _deterministic_roi_align(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -192,9 +211,8 @@ def install() -> Callable[[], None]:
             stacklevel=5,
         )
     library = torch.library.Library("torchvision", "IMPL")
-    kernels = {"roi_align": _roi_align, "_roi_align_backward": _roi_align_backward, "nms": _nms}
     for device in sorted(devices):
-        for op, make in kernels.items():
+        for op, make in MAKERS.items():
             original = torch.library.get_kernel(f"torchvision::{op}", device.upper())
             library.impl(op, make(original), device.upper(), with_keyset=True, allow_override=True)
     _devices = devices
@@ -202,11 +220,13 @@ def install() -> Callable[[], None]:
     replacement = _deterministic_roi_align(deterministic)
     _roi_align_module._roi_align = replacement  # type: ignore[attr-defined]
     if devices:
-        _rebind("batched_nms", _torchvision_batched_nms, batched_nms)
+        for original, mine in _FUNCTIONS:
+            _rebind(mine.__name__, original, mine)
 
     def restore() -> None:
         global _devices
-        _rebind("batched_nms", batched_nms, _torchvision_batched_nms)
+        for original, mine in _FUNCTIONS:
+            _rebind(mine.__name__, mine, original)
         _roi_align_module._roi_align = deterministic  # type: ignore[attr-defined]
         library._destroy()
         _devices = frozenset()

@@ -9,4 +9,14 @@ from structops.ops.roi_align_1d import roi_align_1d
 from structops.ops.roi_align_rotated import roi_align_rotated
 from structops.ops.roi_pool import roi_pool
 
-__all__ = ["batched_nms", "multiscale_roi_align", "nms", "ps_roi_align", "ps_roi_pool", "roi_align", "roi_align_1d", "roi_align_rotated", "roi_pool"]
+__all__ = [
+    "batched_nms",
+    "multiscale_roi_align",
+    "nms",
+    "ps_roi_align",
+    "ps_roi_pool",
+    "roi_align",
+    "roi_align_1d",
+    "roi_align_rotated",
+    "roi_pool",
+]

@@ -85,7 +85,9 @@ def _padded_rois(boxes: torch.Tensor) -> torch.Tensor:
     """``[B * R, 5]`` from ``[B, R, 4]``."""
     require(
         boxes.shape[2] == 4 and boxes.dtype in _checks.FLOATING,
-        lambda: f"multiscale_roi_align: padded boxes must be [B, R, 4] and float, got {list(boxes.shape)} {boxes.dtype}",
+        lambda: (
+            f"multiscale_roi_align: padded boxes must be [B, R, 4] and float, got {list(boxes.shape)} {boxes.dtype}"
+        ),
     )
     if boxes.dtype in (torch.float16, torch.bfloat16):
         boxes = boxes.float()  # halves hold few image indices exactly

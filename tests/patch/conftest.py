@@ -7,12 +7,14 @@ import sys
 import pytest
 import torch
 import torchvision
+from torchvision.ops import poolers
 
 import structops
 from structops._backend import Op
 from structops.integrations import torchvision as integration
+from structops.integrations._torchvision_kernels import MAKERS
 
-OPS_PATCHED = ("nms", "roi_align", "_roi_align_backward")
+OPS_PATCHED = tuple(MAKERS)
 torchvision_batched_nms = torchvision.ops.boxes.batched_nms
 
 
@@ -26,8 +28,8 @@ def _unpatched():
     assert state() == before
 
 
-def state() -> tuple[list[str], list[str], object]:
-    """Everything the patch touches: the dispatcher's tables, the bindings of batched_nms, the deterministic path."""
+def state() -> tuple[list[str], list[str], object, object]:
+    """Everything the patch touches: the dispatcher's tables, names bound to functions, the deterministic path."""
     tables = [torch._C._dispatch_dump(f"torchvision::{op}") for op in OPS_PATCHED]
     bindings = sorted(
         f"{name}.{key}"
@@ -36,7 +38,7 @@ def state() -> tuple[list[str], list[str], object]:
         for key, value in list(vars(module).items())
         if value is torchvision_batched_nms
     )
-    return tables, bindings, sys.modules["torchvision.ops.roi_align"]._roi_align
+    return tables, bindings, sys.modules["torchvision.ops.roi_align"]._roi_align, poolers._multiscale_roi_align
 
 
 def is_patched() -> bool:
@@ -44,6 +46,7 @@ def is_patched() -> bool:
     found = {"integrations" in repr(kernel) for kernel in kernels}
     found.add(torchvision.ops.batched_nms is integration.batched_nms)
     found.add(torchvision.ops.boxes.batched_nms is integration.batched_nms)
+    found.add(poolers._multiscale_roi_align is integration._multiscale_roi_align)
     assert len(found) == 1, "half patched"
     return found.pop()
 

@@ -15,6 +15,119 @@ import structops
 from .conftest import boxes_and_scores
 
 
+POOLINGS = {
+    "roi_pool": lambda x, rois: torchvision.ops.roi_pool(x, rois, (3, 2), 0.5),
+    "ps_roi_pool": lambda x, rois: torchvision.ops.ps_roi_pool(x, rois, (3, 2), 0.5),
+    "ps_roi_align": lambda x, rois: torchvision.ops.ps_roi_align(x, rois, (3, 2), 0.5, 2),
+}
+
+
+def pyramid(dtype: torch.dtype, levels: int = 4):
+    """Maps, boxes and image sizes for MultiScaleRoIAlign: boxes of every size from 8 to 250 px."""
+    g = torch.Generator().manual_seed(0)
+    maps = {str(i): torch.randn(2, 6, 64 >> i, 72 >> i, generator=g).to(dtype) for i in range(levels)}
+    corner, size = torch.rand(50, 2, generator=g) * 60, 8 * 30 ** torch.rand(50, 2, generator=g)
+    boxes = torch.cat([corner, corner + size], 1).to(dtype)
+    return maps, list(boxes.split((31, 19))), [(256, 288), (250, 280)]
+
+
+class TestPooling:
+    @pytest.mark.parametrize("name", POOLINGS)
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+    def test_values_and_gradients(self, ran, name, dtype, memory_format):
+        torch.manual_seed(0)
+        x = torch.randn(2, 12, 20, 24, dtype=dtype).contiguous(memory_format=memory_format).requires_grad_()
+        # Within the map: in its last row and column torchvision's ps_roi_pool passes a gradient to what it never read.
+        boxes = [b.to(dtype) for b in boxes_and_scores(12, spread=12)[0].split(6)]
+        results = []
+        for context in (contextlib.nullcontext, structops.patch):
+            with context():
+                out = POOLINGS[name](x, boxes)
+                results.append((out, *torch.autograd.grad(out, x, torch.ones_like(out))))
+        for theirs, ours in zip(*results, strict=True):
+            assert (ours.dtype, ours.stride()) == (theirs.dtype, theirs.stride())
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 if dtype == torch.float32 else 1e-12)
+        assert ran == [name, f"{name}_backward"]
+
+    @pytest.mark.parametrize("name", POOLINGS)
+    def test_a_graph_made_by_one_is_differentiated_by_the_other(self, name):
+        x = torch.randn(2, 12, 20, 24, dtype=torch.float64, requires_grad=True)
+        boxes = [b.double() for b in boxes_and_scores(12, spread=12)[0].split(6)]
+        out = POOLINGS[name](x, boxes)
+        (expected,) = torch.autograd.grad(out, x, torch.ones_like(out), retain_graph=True)
+        with structops.patch():
+            (theirs_by_ours,) = torch.autograd.grad(out, x, torch.ones_like(out))
+            out = POOLINGS[name](x, boxes)
+        (ours_by_theirs,) = torch.autograd.grad(out, x, torch.ones_like(out))
+        torch.testing.assert_close(theirs_by_ours, expected)
+        torch.testing.assert_close(ours_by_theirs, expected)
+
+    @pytest.mark.parametrize("name", POOLINGS)
+    def test_what_torchvision_refuses_it_refuses_itself(self, ran, name):
+        x, boxes = torch.randn(1, 12, 9, 9), torch.ones(1, 5, dtype=torch.float64)
+        with pytest.raises(RuntimeError) as theirs:
+            POOLINGS[name](x, boxes)
+        with structops.patch(), pytest.raises(RuntimeError) as ours:
+            POOLINGS[name](x, boxes)
+        assert str(ours.value).splitlines()[0] == str(theirs.value).splitlines()[0]
+        assert ran == []
+
+
+class TestMultiScaleRoIAlign:
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("levels", [1, 2, 4])
+    def test_values_and_gradients(self, ran, dtype, levels):
+        maps, boxes, sizes = pyramid(dtype, levels)
+        for x in maps.values():
+            x.requires_grad_()
+        results = []
+        for context in (contextlib.nullcontext, structops.patch):
+            with context():
+                pooler = torchvision.ops.MultiScaleRoIAlign(list(maps), 3, 2)
+                out = pooler(maps, boxes, sizes)
+                results.append((out, *torch.autograd.grad(out, list(maps.values()), torch.ones_like(out))))
+        for theirs, ours in zip(*results, strict=True):
+            assert (ours.dtype, ours.stride()) == (theirs.dtype, theirs.stride())
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5 if dtype == torch.float32 else 1e-12)
+        assert ran == (["roi_align", "roi_align_backward"] if levels == 1 else ["multiscale_roi_align"])
+
+    def test_a_rule_of_the_users_own_is_theirs(self, ran):
+        class Finest(torchvision.ops.poolers.LevelMapper):
+            def __call__(self, boxlists):
+                return torch.zeros(sum(map(len, boxlists)), dtype=torch.int64)
+
+        maps, boxes, sizes = pyramid(torch.float32)
+        pooler = torchvision.ops.MultiScaleRoIAlign(list(maps), 3, 2)
+        pooler(maps, boxes, sizes)
+        pooler.map_levels = Finest(2, 5)
+        expected = pooler(maps, boxes, sizes)
+        with structops.patch():
+            torch.testing.assert_close(pooler(maps, boxes, sizes), expected, rtol=0, atol=2e-5)
+        assert "multiscale_roi_align" not in ran
+
+    def test_autocast(self, ran):
+        maps, boxes, sizes = pyramid(torch.float32)
+        maps = {name: x.bfloat16() for name, x in maps.items()}
+        pooler = torchvision.ops.MultiScaleRoIAlign(list(maps), 3, 2)
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = pooler(maps, boxes, sizes)
+            with structops.patch():
+                found = pooler(maps, boxes, sizes)
+        assert (found.dtype, found.stride()) == (expected.dtype, expected.stride())
+        torch.testing.assert_close(found, expected)
+        assert ran == ["multiscale_roi_align"]
+
+    def test_scripted(self):
+        maps, boxes, sizes = pyramid(torch.float32)
+        pooler = torchvision.ops.MultiScaleRoIAlign(list(maps), 3, 2)
+        expected = pooler(maps, boxes, sizes)
+        with structops.patch():
+            scripted = torch.jit.script(torchvision.ops.MultiScaleRoIAlign(list(maps), 3, 2))
+            torch.testing.assert_close(scripted(maps, boxes, sizes), expected, rtol=0, atol=2e-5)
+        torch.testing.assert_close(scripted(maps, boxes, sizes), expected)
+
+
 class TestOps:
     @pytest.mark.parametrize("n", [0, 1, 300, 3000])
     def test_batched_nms(self, ran, n):

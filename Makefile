@@ -2,6 +2,7 @@
 #   make run        detect faces in a photograph, and torchvision's detectors with and without structops
 #   make test       the whole test suite
 #   make bench      benchmarks against torchvision, with pictures in out/bench
+#   make docs       the pictures of docs/
 #   make lint       formatting, lint and types
 #   make gpu-check  on a machine with a GPU: build, test, sanitize, benchmark; uses the system's python3
 PYTHON ?= python3
@@ -9,7 +10,7 @@ BIN := .venv/bin
 TORCH := torch==2.14.1 torchvision==0.29.2
 SOURCES := setup.py $(shell find csrc -type f)
 
-.PHONY: run test bench lint format gpu-check clean
+.PHONY: run test bench docs lint format gpu-check clean
 .DELETE_ON_ERROR:
 
 run: .venv/built
@@ -20,6 +21,9 @@ test: .venv/built
 
 bench: .venv/built
 	$(BIN)/structops bench --report out/bench --json out/bench/results.json $(ARGS)
+
+docs: .venv/built
+	for figure in docs/figures/*.py; do $(BIN)/python $$figure || exit 1; done
 
 lint: .venv/built .venv/lint
 	$(BIN)/ruff check .

@@ -14,7 +14,6 @@ import structops
 
 from .conftest import boxes_and_scores
 
-
 POOLINGS = {
     "roi_pool": lambda x, rois: torchvision.ops.roi_pool(x, rois, (3, 2), 0.5),
     "ps_roi_pool": lambda x, rois: torchvision.ops.ps_roi_pool(x, rois, (3, 2), 0.5),

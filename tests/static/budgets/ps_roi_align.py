@@ -7,5 +7,8 @@ BUDGETS = {
     # Blocks of 128: 8 on a multiprocessor.
     **per_type("ps_roi_forward_kernel<{T}>", Budget(64)),
     # Blocks of 128: 5 on a multiprocessor, by shared memory.
-    **per_type("ps_roi_backward_kernel<{T}>", Budget(80)),
+    "ps_roi_backward_kernel<__half>": Budget(64),
+    "ps_roi_backward_kernel<__nv_bfloat16>": Budget(64),
+    "ps_roi_backward_kernel<float>": Budget(80),
+    "ps_roi_backward_kernel<double>": Budget(80),
 }

@@ -225,10 +225,11 @@ def backward(
     grad_input = torch.empty(map_shape, dtype=grad.dtype, device=grad.device, memory_format=layout)
     if grad_input.numel() == 0:
         return grad_input, []
-    # As RoI Align's: small tiles, two of them beside each other where rows are written.
+    # As RoI Align's: small tiles, two of them beside each other where rows are written. Half its channels, as every
+    # lane holds weights of its own: with as many the compiler took 220 registers.
     channels_last = layout == torch.channels_last
     tile_y, tile_x = tile = (4, 4) if channels_last else (4, 8)
-    block_c = min((128 if channels_last else 64) * 4 // accumulate.itemsize, triton.next_power_of_2(channels))
+    block_c = min((64 if channels_last else 32) * 4 // accumulate.itemsize, triton.next_power_of_2(channels))
     axes = axes_of((batch, height, width), accumulate, tile)
     tiles_y, tiles_x = triton.cdiv(height, tile_y), triton.cdiv(width, tile_x)
     words = triton.cdiv(k, 32)

@@ -203,9 +203,7 @@ def roi_axes_kernel(
     tl.store(span + 2, tl.where(empty, 0, first_pixel), mask=p < pooled)
 
     if TILE_X > 0:
-        _mark_tiles(
-            tiles, k, columns, valid, p, first_pixel, last_pixel, height, width, TILE_Y, TILE_X, TILE_BLOCK, P
-        )
+        _mark_tiles(tiles, k, columns, valid, p, first_pixel, last_pixel, height, width, TILE_Y, TILE_X, TILE_BLOCK, P)
 
 
 def weight_dtype(dtype: torch.dtype) -> torch.dtype:

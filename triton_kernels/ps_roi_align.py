@@ -44,7 +44,7 @@ def ps_roi_align_backward(
     width: int,
     sampling_ratio: int,
 ) -> torch.Tensor:
-    """Gradient of :func:`ps_roi_align` with respect to its input: ``grad [K, C, PH, PW]`` to ``[N, channels, H, W]``."""
+    """Gradient of :func:`ps_roi_align` with respect to its input: ``[K, C, PH, PW]`` to ``[N, C * PH * PW, H, W]``."""
     axes_of = _axes_of(rois, spatial_scale, (pooled_height, pooled_width), sampling_ratio)
     grad_input, launches = backward(grad, axes_of, (batch_size, channels, height, width))
     run(grad.device, launches)

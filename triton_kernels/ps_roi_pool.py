@@ -20,9 +20,7 @@ def _nearest(value):
     return (whole + tl.where(tl.abs(value - whole) >= 0.5, away, 0.0)).to(tl.int64)
 
 
-@triton.jit(
-    do_not_specialize=["scale_bits", "batch", "height", "width", "pooled_h", "pooled_w", "slots", "slots_y"]
-)
+@triton.jit(do_not_specialize=["scale_bits", "batch", "height", "width", "pooled_h", "pooled_w", "slots", "slots_y"])
 def ps_roi_pool_axes_kernel(
     rois,  # [K, 5] (batch index, x1, y1, x2, y2)
     image,  # [K] int32, written: the image of each RoI; -1: its output is NaN
@@ -144,7 +142,7 @@ def ps_roi_pool_backward(
     height: int,
     width: int,
 ) -> torch.Tensor:
-    """Gradient of :func:`ps_roi_pool` with respect to its input: ``grad [K, C, PH, PW]`` to ``[N, channels, H, W]``."""
+    """Gradient of :func:`ps_roi_pool` with respect to its input: ``[K, C, PH, PW]`` to ``[N, C * PH * PW, H, W]``."""
     axes_of = _axes_of(rois, spatial_scale, (pooled_height, pooled_width))
     grad_input, launches = backward(grad, axes_of, (batch_size, channels, height, width))
     run(grad.device, launches)

@@ -40,9 +40,7 @@ def pool_bins(
         rows, columns = rows[:, y], columns[:, x]
         # A pixel of weight zero is not read, so an infinity there does not turn into NaN.
         used = rows.ne(0)[:, None, :, None] & columns.ne(0)[None, :, None, :]
-        crops.append(
-            torch.einsum("py,cpqyx,qx->cpq", rows.to(patch), torch.where(used, patch, 0), columns.to(patch))
-        )
+        crops.append(torch.einsum("py,cpqyx,qx->cpq", rows.to(patch), torch.where(used, patch, 0), columns.to(patch)))
     if not crops:
         return input.new_zeros(0, classes, *pooled) + 0 * input.sum()
     return torch.stack(crops).to(input.dtype)

@@ -21,6 +21,57 @@ from structops.triton_kernels._launch import Launch, double_bits
 STATIC_SAMPLES = 2
 
 
+@triton.jit
+def _box_axis(roi, image, columns, coordinate_stride, scale, offset, batch):
+    """Whether a box is finite and its image there, and its edges along an axis in feature pixels; notes the image."""
+    picture = tl.load(roi).to(tl.float64)
+    x1 = tl.load(roi + coordinate_stride).to(tl.float64) * scale - offset
+    y1 = tl.load(roi + 2 * coordinate_stride).to(tl.float64) * scale - offset
+    x2 = tl.load(roi + 3 * coordinate_stride).to(tl.float64) * scale - offset
+    y2 = tl.load(roi + 4 * coordinate_stride).to(tl.float64) * scale - offset
+    finite = ((x1 - x1) == 0.0) & ((y1 - y1) == 0.0) & ((x2 - x2) == 0.0) & ((y2 - y2) == 0.0)
+    valid = finite & (picture >= 0.0) & (picture < batch)
+    if not columns:
+        tl.store(image, tl.where(valid, tl.where(valid, picture, 0.0).to(tl.int32), -1))
+    low = tl.where(valid, tl.where(columns, x1, y1), 0.0)
+    high = tl.where(valid, tl.where(columns, x2, y2), 0.0)
+    low = tl.minimum(tl.maximum(low, -1073741824.0), 1073741824.0)  # 2^30: counts below fit an int32 or are cut
+    high = tl.minimum(tl.maximum(high, -1073741824.0), 1073741824.0)
+    return valid, low, high
+
+
+@triton.jit
+def _mark_tiles(
+    tiles,
+    k,
+    columns,
+    valid,
+    p,
+    first_pixel,
+    last_pixel,
+    height,
+    width,
+    TILE_Y: tl.constexpr,
+    TILE_X: tl.constexpr,
+    TILE_BLOCK: tl.constexpr,
+    P: tl.constexpr,
+):
+    """Notes for every tile along an axis which bins p reach into it."""
+    tile_size = tl.where(columns, TILE_X, TILE_Y)
+    tiles_y = tl.cdiv(height, TILE_Y)
+    tile_count = tl.where(columns, tl.cdiv(width, TILE_X), tiles_y)
+    rois_count = tl.num_programs(0)
+    for t0 in range(0, tile_count, TILE_BLOCK):
+        tile = t0 + tl.arange(0, TILE_BLOCK)
+        low_edge = tile * tile_size
+        hit = (first_pixel[None, :] < (low_edge + tile_size)[:, None]) & (last_pixel[None, :] >= low_edge[:, None])
+        begin = tl.min(tl.where(hit, p[None, :], P), axis=1).to(tl.int64)
+        end = tl.max(tl.where(hit, p[None, :] + 1, 0), axis=1).to(tl.int64)
+        row = (tl.where(columns, tiles_y, 0) + tile).to(tl.int64)
+        packed = tl.where(valid, tl.where(end > 0, begin | (end << 32), 0), 0)
+        tl.store(tiles + row * rois_count + k, packed, mask=tile < tile_count)
+
+
 # No specialisation on numbers that change from call to call and on which no address alignment depends.
 @triton.jit(
     do_not_specialize=[
@@ -67,23 +118,9 @@ def roi_axes_kernel(
     columns = tl.program_id(1) == 1
 
     # Follows csrc/common/roi_axis.h operation by operation, so that all backends take the same decisions.
-    roi = rois + k * roi_stride
     scale = scale_bits.to(tl.int64).to(tl.float64, bitcast=True)
     offset = 0.5 if ALIGNED else 0.0
-    picture = tl.load(roi).to(tl.float64)
-    x1 = tl.load(roi + coordinate_stride).to(tl.float64) * scale - offset
-    y1 = tl.load(roi + 2 * coordinate_stride).to(tl.float64) * scale - offset
-    x2 = tl.load(roi + 3 * coordinate_stride).to(tl.float64) * scale - offset
-    y2 = tl.load(roi + 4 * coordinate_stride).to(tl.float64) * scale - offset
-    finite = ((x1 - x1) == 0.0) & ((y1 - y1) == 0.0) & ((x2 - x2) == 0.0) & ((y2 - y2) == 0.0)
-    valid = finite & (picture >= 0.0) & (picture < batch)
-    if not columns:
-        tl.store(image + k, tl.where(valid, tl.where(valid, picture, 0.0).to(tl.int32), -1))
-
-    low = tl.where(valid, tl.where(columns, x1, y1), 0.0)
-    high = tl.where(valid, tl.where(columns, x2, y2), 0.0)
-    low = tl.minimum(tl.maximum(low, -1073741824.0), 1073741824.0)  # 2^30: counts below fit an int32 or are cut
-    high = tl.minimum(tl.maximum(high, -1073741824.0), 1073741824.0)
+    valid, low, high = _box_axis(rois + k * roi_stride, image + k, columns, coordinate_stride, scale, offset, batch)
     extent = tl.where(columns, width, height).to(tl.int32)
     pooled = tl.where(columns, pooled_w, pooled_h).to(tl.int32)
     length = high - low
@@ -166,19 +203,7 @@ def roi_axes_kernel(
     tl.store(span + 2, tl.where(empty, 0, first_pixel), mask=p < pooled)
 
     if TILE_X > 0:
-        tile_size = tl.where(columns, TILE_X, TILE_Y)
-        tiles_y = tl.cdiv(height, TILE_Y)
-        tile_count = tl.where(columns, tl.cdiv(width, TILE_X), tiles_y)
-        rois_count = tl.num_programs(0)
-        for t0 in range(0, tile_count, TILE_BLOCK):
-            tile = t0 + tl.arange(0, TILE_BLOCK)
-            low_edge = tile * tile_size
-            hit = (first_pixel[None, :] < (low_edge + tile_size)[:, None]) & (last_pixel[None, :] >= low_edge[:, None])
-            begin = tl.min(tl.where(hit, p[None, :], P), axis=1).to(tl.int64)
-            end = tl.max(tl.where(hit, p[None, :] + 1, 0), axis=1).to(tl.int64)
-            row = (tl.where(columns, tiles_y, 0) + tile).to(tl.int64)
-            packed = tl.where(valid, tl.where(end > 0, begin | (end << 32), 0), 0)
-            tl.store(tiles + row * rois_count + k, packed, mask=tile < tile_count)
+        _mark_tiles(tiles, k, columns, valid, p, first_pixel, last_pixel, height, width, TILE_Y, TILE_X, TILE_BLOCK, P)
 
 
 def weight_dtype(dtype: torch.dtype) -> torch.dtype:

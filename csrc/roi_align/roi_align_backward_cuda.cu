@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads)
   const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (k >= p.rois) return;
   int4 b{0, -1, 0, -1};
-  int n = roi_image(rois, static_cast<int>(k), p);
+  int n = roi_image(rois, static_cast<int>(k), p.batch, p.spatial_scale);
   if (n >= 0) {
     touched(roi_axis(rois, static_cast<int>(k), false, p), p.pooled_width, b.x, b.y);
     touched(roi_axis(rois, static_cast<int>(k), true, p), p.pooled_height, b.z, b.w);

@@ -175,7 +175,7 @@ __global__ void __launch_bounds__(kThreads, 4)
     const int64_t channel = channels_last ? in_roi % a.p.channels : in_roi / bins;
     const int64_t ph = bin / a.p.pooled_width, pw = bin % a.p.pooled_width;
     const RoiAxis y = roi_axis(a.rois, k, true, a.p), x = roi_axis(a.rois, k, false, a.p);
-    const int image = roi_image(a.rois, k, a.p);
+    const int image = roi_image(a.rois, k, a.p.batch, a.p.spatial_scale);
     A sum = A(0);
     if (image < 0) {
       sum = std::numeric_limits<A>::quiet_NaN();

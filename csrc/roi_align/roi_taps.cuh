@@ -5,32 +5,11 @@
 // (two samples a bin touch 3 pixels, not 4, as long as they are less than a pixel apart).
 #pragma once
 #include "common/cuda/device.cuh"
+#include "common/cuda/rois.cuh"
 #include "common/roi_axis.h"
 #include "roi_align/roi_align.h"
 
 namespace structops::cuda {
-
-struct Rois {
-  const void* data;  // [K, 5] (batch index, x1, y1, x2, y2), dense
-  bool is_double;    // else float
-
-  __device__ __forceinline__ double at(int k, int i) const {
-    const int64_t e = int64_t(k) * 5 + i;
-    return is_double ? static_cast<const double*>(data)[e] : static_cast<double>(static_cast<const float*>(data)[e]);
-  }
-};
-
-// The image of RoI k; -1 when the index is out of range or a number is not finite.
-__device__ __forceinline__ int roi_image(const Rois& rois, int k, const RoiAlignParams& p) {
-  const double index = rois.at(k, 0);
-  bool valid = index >= 0.0 && index < static_cast<double>(p.batch);
-#pragma unroll
-  for (int i = 1; i < 5; ++i) {
-    const double pixels = rois.at(k, i) * p.spatial_scale;
-    valid &= pixels - pixels == 0.0;
-  }
-  return valid ? static_cast<int>(index) : -1;
-}
 
 __device__ __forceinline__ RoiAxis roi_axis(const Rois& rois, int k, bool vertical, const RoiAlignParams& p) {
   return RoiAxis(rois.at(k, vertical ? 2 : 1), rois.at(k, vertical ? 4 : 3), p.spatial_scale,
@@ -51,16 +30,6 @@ __device__ __forceinline__ void samples_between(const RoiAxis& axis, int64_t p, 
   first = static_cast<int64_t>(lower < f ? f : (lower > l ? l : lower));
   last = static_cast<int64_t>(upper < f ? f : (upper > l ? l : upper));
 }
-
-template <class A>
-struct alignas(2 * sizeof(A)) Tap {
-  int pixel;
-  A weight;
-};
-
-struct TapRange {
-  int first, count;
-};
 
 // Upper bound on the taps of one axis over all bins, whatever the box.
 inline int64_t tap_capacity(int64_t pooled, int64_t sampling_ratio, int64_t extent) {
@@ -91,7 +60,7 @@ struct TapTables {
   // block. A thread takes one bin of either axis, so that the two run side by side.
   __device__ __forceinline__ int fill(const RoiAlignParams& p, const Rois& rois, int k, int capacity_y,
                                       int capacity_x) const {
-    const int image = roi_image(rois, k, p);
+    const int image = roi_image(rois, k, p.batch, p.spatial_scale);
     if (image < 0) return -1;
     const int height = static_cast<int>(p.pooled_height), bins = height + static_cast<int>(p.pooled_width);
     bool large = false;  // no room for two taps a sample in every bin

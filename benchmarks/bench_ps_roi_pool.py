@@ -1,0 +1,20 @@
+"""Position-sensitive RoI Pool against torchvision: ``pytest benchmarks/bench_ps_roi_pool.py``, or ``structops bench
+ps_roi_pool``.
+"""
+
+import pytest
+
+
+@pytest.mark.workloads("ps_roi_pool", "forward")
+def test_forward(run, workload, setting):
+    run(workload, setting)
+
+
+@pytest.mark.workloads("ps_roi_pool", "backward")
+def test_backward(run, workload, setting):
+    run(workload, setting)
+
+
+@pytest.mark.workloads("ps_roi_pool", "sweep")
+def test_cost_against_number_of_rois(run, workload, setting):
+    run(workload, setting)

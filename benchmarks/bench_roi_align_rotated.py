@@ -1,4 +1,4 @@
-"""RoI Align of rotated boxes against torch's grid_sample, and upright against RoI Align: ``structops bench roi_align_rotated``."""
+"""RoI Align of rotated boxes against grid_sample, upright against RoI Align: ``structops bench roi_align_rotated``."""
 
 import pytest
 

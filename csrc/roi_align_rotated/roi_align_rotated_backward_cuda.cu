@@ -45,6 +45,7 @@ __device__ __forceinline__ void add_weights(const RoiAlignParams& p, const Tile&
   const double share = 1.0 / (static_cast<double>(roi.x.samples) * static_cast<double>(roi.y.samples));
   for (int64_t i = range.y0; i < range.y1; ++i) {
     const double along_y = roi.y.at(ph, i);
+#pragma unroll 1
     for (int64_t j = range.x0; j < range.x1; ++j) {
       const double along_x = roi.x.at(pw, j);
       const RoiSample y = roi_sample(roi.map_y(along_x, along_y), p.height);
@@ -70,6 +71,7 @@ __global__ void __launch_bounds__(kThreads, 2)
   constexpr int kSegments = kPixels / S, kLanes = kThreads / kSegments, kWarps = kThreads / 32;
   __shared__ int list[kWindow];
   __shared__ int warp_counts[kWarps];
+  __shared__ RoiWindow window;
   __shared__ BinRange ranges[kBatch];
   __shared__ int64_t source[kPairs];         // of a pair's gradient, in elements
   __shared__ unsigned masks[kSegments][2];   // bit q % 32 of word q / 32: pair q has a weight in the segment
@@ -80,9 +82,9 @@ __global__ void __launch_bounds__(kThreads, 2)
   t.x0 = static_cast<int>(blockIdx.x) % a.tiles_x * kTile;
   t.rows = min(kTile, static_cast<int>(a.p.height) - t.y0);
   t.columns = min(kTile, static_cast<int>(a.p.width) - t.x0);
-  // The samples that touch it.
-  const RoiWindow window{t.x0 - 1.0, static_cast<double>(t.x0 + t.columns), t.y0 - 1.0,
-                         static_cast<double>(t.y0 + t.rows)};
+  // The samples that touch it; not in registers, of which there are none to spare.
+  if (threadIdx.x == 0)
+    window = {t.x0 - 1.0, static_cast<double>(t.x0 + t.columns), t.y0 - 1.0, static_cast<double>(t.y0 + t.rows)};
 
   const int lane = kChannelsLast ? threadIdx.x % kLanes : threadIdx.x / kSegments;
   const int segment = kChannelsLast ? threadIdx.x / kLanes : threadIdx.x % kSegments;

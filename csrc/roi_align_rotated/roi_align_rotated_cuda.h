@@ -16,9 +16,15 @@ size_t roi_align_rotated_workspace(const RoiAlignParams& p);
 // What is computed once per RoI, in device memory: sines and all other decisions, so that no kernel that moves data
 // has to.
 struct RotatedRois {
-  RotatedRoi* roi;   // [K]
   RoiBounds bounds;  // [K]
-  RotatedRois(void* workspace, int64_t rois) : roi(static_cast<RotatedRoi*>(workspace)), bounds(roi + rois, rois) {}
+  RotatedRoi* roi;   // [K]
+  RotatedRois(void* workspace, int64_t rois)
+      : bounds(workspace, rois),
+        roi(reinterpret_cast<RotatedRoi*>(static_cast<char*>(workspace) + bounds_bytes(rois))) {}
+  static size_t bytes(int64_t rois) { return bounds_bytes(rois) + size_t(rois) * sizeof(RotatedRoi); }
+
+ private:
+  static size_t bounds_bytes(int64_t rois) { return (RoiBounds::bytes(rois) + 7) / 8 * 8; }
 };
 
 // rois [K, 6] (batch index, centre x, centre y, width, height, degrees), dense, float or double.

@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "common/cuda/device.cuh"
+#include "common/cuda/roi_tiles.cuh"
 #include "roi_align/roi_align_cuda.h"
 #include "roi_align/roi_taps.cuh"
 
@@ -25,7 +26,7 @@ constexpr int kBatch = 16;     // RoIs whose weights are in shared memory togeth
 constexpr int kBinChunk = 32;  // bins per axis, likewise
 constexpr size_t kWeightBytes =
     24 * 1024;  // what the batch is cut down to; leaves room for the blocks that registers allow
-constexpr int kScan = 4, kWindow = kThreads * kScan;  // RoIs looked at in one step of the walk
+constexpr int kWindow = kThreads * kRoiScan;  // RoIs looked at in one step of the walk
 constexpr int kPixels = 4;                            // of one row, per thread, channels_last
 template <class T>
 constexpr int kPlanes = sizeof(T) == 8 ? 8 : 16;  // per thread, contiguous
@@ -33,14 +34,6 @@ constexpr int kPlanes = sizeof(T) == 8 ? 8 : 16;  // per thread, contiguous
 // three blocks (80 registers a thread) hold up to 16 floats of sums, two (128) hold 32.
 template <class T, int S, int V, bool kChannelsLast>
 constexpr int kBlocks = kChannelsLast && S * V * sizeof(acc_t<T>) <= 64 && sizeof(T) < 8 ? 3 : 2;
-
-struct Workspace {
-  int4* bounds;  // [K] first and last pixel touched: (x0, x1, y0, y1)
-  int* image;    // [K]; -1: touches nothing
-
-  Workspace(void* memory, int64_t rois)
-      : bounds(static_cast<int4*>(memory)), image(reinterpret_cast<int*>(bounds + rois)) {}
-};
 
 struct BackwardArgs {
   RoiAlignParams p;
@@ -80,47 +73,6 @@ __global__ void __launch_bounds__(kThreads)
   }
   bounds[k] = b;
   image[k] = n;
-}
-
-// What a block knows of its tile.
-struct Tile {
-  int image, y0, x0, rows, columns;
-};
-
-// The RoIs of [begin, begin + kWindow) that meet the tile, in order, into list; returns how many.
-// Called by the whole block; synchronises before and after.
-__device__ __forceinline__ int collect(const BackwardArgs& a, const Tile& t, int64_t begin, int* list,
-                                       int* warp_counts) {
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  unsigned hits[kScan];
-  int count = 0;
-#pragma unroll
-  for (int j = 0; j < kScan; ++j) {
-    const int64_t k = begin + warp * 32 * kScan + j * 32 + lane;
-    bool hit = false;
-    if (k < a.p.rois && a.image[k] == t.image) {
-      const int4 b = a.bounds[k];
-      hit = b.x < t.x0 + t.columns && b.y >= t.x0 && b.z < t.y0 + t.rows && b.w >= t.y0;
-    }
-    hits[j] = __ballot_sync(kFullWarp, hit);
-    count += __popc(hits[j]);
-  }
-  if (lane == 0) warp_counts[warp] = count;
-  __syncthreads();
-  int at = 0, total = 0;
-#pragma unroll
-  for (int w = 0; w < kWarps; ++w) {
-    at += w < warp ? warp_counts[w] : 0;
-    total += warp_counts[w];
-  }
-#pragma unroll
-  for (int j = 0; j < kScan; ++j) {
-    if (hits[j] >> lane & 1)
-      list[at + __popc(hits[j] & ((1u << lane) - 1))] = static_cast<int>(begin + warp * 32 * kScan + j * 32 + lane);
-    at += __popc(hits[j]);
-  }
-  __syncthreads();
-  return total;
 }
 
 // Weights of the tile's lines, for a batch of RoIs and a chunk of bins along each axis.
@@ -218,7 +170,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, S, V, kChannelsLast>)
     for (int v = 0; v < V; ++v) sum[s][v] = A(0);
 
   for (int64_t begin = 0; begin < a.p.rois; begin += kWindow) {
-    const int found = collect(a, t, begin, list, warp_counts);
+    const int found = collect_rois<kThreads>(a.bounds, a.image, a.p.rois, t, begin, list, warp_counts);
     for (int done = 0; done < found; done += a.batch) {
       const int n = min(a.batch, found - done);
       for (int bin_y = 0; bin_y < a.p.pooled_height; bin_y += a.chunk_y) {
@@ -312,7 +264,7 @@ cudaError_t run(BackwardArgs a, const T* grad, T* grad_input, cudaStream_t strea
 
 }  // namespace
 
-size_t roi_align_backward_workspace(const RoiAlignParams& p) { return size_t(p.rois) * (sizeof(int4) + sizeof(int)); }
+size_t roi_align_backward_workspace(const RoiAlignParams& p) { return RoiBounds::bytes(p.rois); }
 
 template <class T>
 cudaError_t roi_align_backward(const RoiAlignParams& p, const T* grad, const int64_t strides[4], const void* rois,
@@ -322,17 +274,17 @@ cudaError_t roi_align_backward(const RoiAlignParams& p, const T* grad, const int
   if (p.rois > kInt || p.height > kInt / 4 || p.width > kInt / 4 || p.batch > kInt || p.pooled_height > kInt / 2 ||
       p.pooled_width > kInt / 2)
     return cudaErrorInvalidValue;
-  const Workspace w(workspace, p.rois);
+  const RoiBounds w(workspace, p.rois);
   const BackwardArgs a{.p = p,
                        .rois = {rois, rois_are_double},
-                       .bounds = w.bounds,
+                       .bounds = w.pixels,
                        .image = w.image,
                        .stride_k = strides[0],
                        .stride_c = strides[1],
                        .stride_h = strides[2],
                        .stride_w = strides[3]};
   const cudaError_t error = launch(roi_bounds_kernel, dim3(unsigned(ceil_div<int64_t>(p.rois, kThreads))),
-                                   dim3(kThreads), 0, stream, p, a.rois, w.bounds, w.image);
+                                   dim3(kThreads), 0, stream, p, a.rois, w.pixels, w.image);
   if (error != cudaSuccess) return error;
   if (!channels_last) return run<T, 1, kPlanes<T>, false>(a, grad, grad_input, stream);
   constexpr int V = kPack<T>;

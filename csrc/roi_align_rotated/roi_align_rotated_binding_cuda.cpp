@@ -22,13 +22,15 @@ Tensor roi_align_rotated(const Tensor& input, const Tensor& rois, double spatial
   Tensor output = empty_with_format(input, {p.rois, p.channels, pooled_height, pooled_width}, format);
   if (output.numel() == 0) return output;
   if (input.numel() == 0) return torch::stable::zero_(output);
+  const Tensor workspace = torch::stable::empty({static_cast<int64_t>(cuda::roi_align_rotated_workspace(p))},
+                                                ScalarType::Byte, std::nullopt, input.device());
   const int64_t strides[4] = {input.stride(0), input.stride(1), input.stride(2), input.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "roi_align_rotated", [&] {
     using T = cuda::DeviceType<scalar_t>;
-    STD_CUDA_CHECK(cuda::roi_align_rotated_forward(p, static_cast<const T*>(input.const_data_ptr()), strides,
-                                                   boxes.const_data_ptr(), boxes.scalar_type() == ScalarType::Double,
-                                                   static_cast<T*>(output.mutable_data_ptr()),
-                                                   format == MemoryFormat::ChannelsLast, cuda::current_stream(input)));
+    STD_CUDA_CHECK(cuda::roi_align_rotated_forward(
+        p, clockwise, static_cast<const T*>(input.const_data_ptr()), strides, boxes.const_data_ptr(),
+        boxes.scalar_type() == ScalarType::Double, static_cast<T*>(output.mutable_data_ptr()),
+        format == MemoryFormat::ChannelsLast, workspace.mutable_data_ptr(), cuda::current_stream(input)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return output;
@@ -50,13 +52,13 @@ Tensor roi_align_rotated_backward(const Tensor& grad, const Tensor& rois, double
   Tensor grad_input = empty_with_format(grad, {batch_size, channels, height, width}, format);
   if (grad_input.numel() == 0) return grad_input;
   if (grad.numel() == 0) return torch::stable::zero_(grad_input);
-  const Tensor workspace = torch::stable::empty({static_cast<int64_t>(cuda::roi_align_rotated_backward_workspace(p))},
+  const Tensor workspace = torch::stable::empty({static_cast<int64_t>(cuda::roi_align_rotated_workspace(p))},
                                                 ScalarType::Byte, std::nullopt, grad.device());
   const int64_t strides[4] = {grad.stride(0), grad.stride(1), grad.stride(2), grad.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "roi_align_rotated_backward", [&] {
     using T = cuda::DeviceType<scalar_t>;
     STD_CUDA_CHECK(cuda::roi_align_rotated_backward(
-        p, static_cast<const T*>(grad.const_data_ptr()), strides, boxes.const_data_ptr(),
+        p, clockwise, static_cast<const T*>(grad.const_data_ptr()), strides, boxes.const_data_ptr(),
         boxes.scalar_type() == ScalarType::Double, static_cast<T*>(grad_input.mutable_data_ptr()),
         format == MemoryFormat::ChannelsLast, workspace.mutable_data_ptr(), cuda::current_stream(grad)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();

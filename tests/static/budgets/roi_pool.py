@@ -1,0 +1,3 @@
+from budgets import Budget, per_type
+
+BUDGETS = {}

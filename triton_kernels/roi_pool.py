@@ -89,14 +89,14 @@ def roi_pool_forward_kernel(
         at = _of_bins(tl.where(some, y0 * width + x0, -1), BINS_FIRST) + tl.zeros(best.shape, tl.int32)
         for i in range(0, tl.max(y1 - y0, axis=0)):
             inside_y = y0 + i < y1
-            row = corner + i * stride_h.to(tl.int64)
+            row = corner + i * tl.cast(stride_h, tl.int64)
             number = (y0 + i) * width + x0
             # Two columns at a time: their loads are independent, so both are in flight together.
             for j in range(0, tl.max(x1 - x0, axis=0), 2):
                 in0 = _of_bins(inside_y & (x0 + j < x1), BINS_FIRST) & channel_mask
                 in1 = _of_bins(inside_y & (x0 + j + 1 < x1), BINS_FIRST) & channel_mask
-                v0 = tl.load(row + j * stride_w.to(tl.int64), mask=in0, other=0.0).to(MAXIMUM)
-                v1 = tl.load(row + (j + 1) * stride_w.to(tl.int64), mask=in1, other=0.0).to(MAXIMUM)
+                v0 = tl.load(row + j * tl.cast(stride_w, tl.int64), mask=in0, other=0.0).to(MAXIMUM)
+                v1 = tl.load(row + (j + 1) * tl.cast(stride_w, tl.int64), mask=in1, other=0.0).to(MAXIMUM)
                 best, at = _take(best, at, v0, _of_bins(number + j, BINS_FIRST), in0)
                 best, at = _take(best, at, v1, _of_bins(number + j + 1, BINS_FIRST), in1)
         best = tl.where(valid, best, float("nan"))

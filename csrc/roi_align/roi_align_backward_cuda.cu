@@ -14,6 +14,7 @@
 #include <limits>
 
 #include "common/cuda/device.cuh"
+#include "roi_align/roi_align_bounds.cuh"
 #include "roi_align/roi_align_cuda.h"
 #include "roi_align/roi_taps.cuh"
 
@@ -34,19 +35,12 @@ constexpr int kPlanes = sizeof(T) == 8 ? 8 : 16;  // per thread, contiguous
 template <class T, int S, int V, bool kChannelsLast>
 constexpr int kBlocks = kChannelsLast && S * V * sizeof(acc_t<T>) <= 64 && sizeof(T) < 8 ? 3 : 2;
 
-struct Workspace {
-  int4* bounds;  // [K] first and last pixel touched: (x0, x1, y0, y1)
-  int* image;    // [K]; -1: touches nothing
-
-  Workspace(void* memory, int64_t rois)
-      : bounds(static_cast<int4*>(memory)), image(reinterpret_cast<int*>(bounds + rois)) {}
-};
-
 struct BackwardArgs {
   RoiAlignParams p;
   Rois rois;
   const int4* bounds;
   const int* image;
+  int first_image;  // image[k] counts from here
   int64_t stride_k, stride_c, stride_h, stride_w;  // of grad, in elements
   // A block's threads: lane_bits channel lanes, then segments_x segments of a row, then rows.
   int lane_bits, segments_x_bits;
@@ -54,32 +48,13 @@ struct BackwardArgs {
   int batch, chunk_y, chunk_x;  // RoIs and bins in one fill of the weights
 };
 
-// Pixels of one axis that any sample can touch; empty when first > last.
-__device__ __forceinline__ void touched(const RoiAxis& axis, int64_t pooled, int& first, int& last) {
-  const double half = axis.samples > 0 ? 0.5 * axis.bin / static_cast<double>(axis.samples) : 0.0;
-  const double a = axis.start + half, b = axis.start + static_cast<double>(pooled) * axis.bin - half;
-  const double extent = static_cast<double>(axis.extent), slack = 1e-6;
-  const double low = (a < b ? a : b) - slack, high = (a < b ? b : a) + slack;
-  first = 0;
-  last = -1;
-  if (axis.samples == 0 || high < -1.0 || low > extent) return;
-  first = static_cast<int>(low < 0.0 ? 0.0 : (low > extent - 1.0 ? extent - 1.0 : floor(low)));
-  last = static_cast<int>(high < 0.0 ? 0.0 : (high > extent - 2.0 ? extent - 1.0 : floor(high) + 1.0));
-}
-
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kBoundsThreads)
     roi_bounds_kernel(const RoiAlignParams p, const Rois rois, int4* __restrict__ bounds, int* __restrict__ image) {
-  const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t k = int64_t(blockIdx.x) * kBoundsThreads + threadIdx.x;
   if (k >= p.rois) return;
-  int4 b{0, -1, 0, -1};
-  int n = roi_image(rois, static_cast<int>(k), p);
-  if (n >= 0) {
-    touched(roi_axis(rois, static_cast<int>(k), false, p), p.pooled_width, b.x, b.y);
-    touched(roi_axis(rois, static_cast<int>(k), true, p), p.pooled_height, b.z, b.w);
-    if (b.x > b.y || b.z > b.w) n = -1;
-  }
+  int4 b;
+  image[k] = roi_bounds(p, rois, static_cast<int>(k), b);
   bounds[k] = b;
-  image[k] = n;
 }
 
 // What a block knows of its tile.
@@ -98,7 +73,7 @@ __device__ __forceinline__ int collect(const BackwardArgs& a, const Tile& t, int
   for (int j = 0; j < kScan; ++j) {
     const int64_t k = begin + warp * 32 * kScan + j * 32 + lane;
     bool hit = false;
-    if (k < a.p.rois && a.image[k] == t.image) {
+    if (k < a.p.rois && a.image[k] == a.first_image + t.image) {
       const int4 b = a.bounds[k];
       hit = b.x < t.x0 + t.columns && b.y >= t.x0 && b.z < t.y0 + t.rows && b.w >= t.y0;
     }
@@ -315,25 +290,23 @@ cudaError_t run(BackwardArgs a, const T* grad, T* grad_input, cudaStream_t strea
 size_t roi_align_backward_workspace(const RoiAlignParams& p) { return size_t(p.rois) * (sizeof(int4) + sizeof(int)); }
 
 template <class T>
-cudaError_t roi_align_backward(const RoiAlignParams& p, const T* grad, const int64_t strides[4], const void* rois,
-                               bool rois_are_double, T* grad_input, bool channels_last, void* workspace,
-                               cudaStream_t stream) {
+cudaError_t roi_align_gather(const RoiAlignParams& p, const T* grad, const int64_t strides[4], const void* rois,
+                             bool rois_are_double, T* grad_input, bool channels_last, const void* workspace,
+                             int64_t first_image, cudaStream_t stream) {
   constexpr int64_t kInt = std::numeric_limits<int>::max();
   if (p.rois > kInt || p.height > kInt / 4 || p.width > kInt / 4 || p.batch > kInt || p.pooled_height > kInt / 2 ||
       p.pooled_width > kInt / 2)
     return cudaErrorInvalidValue;
-  const Workspace w(workspace, p.rois);
+  const RoiBounds w(const_cast<void*>(workspace), p.rois);
   const BackwardArgs a{.p = p,
                        .rois = {rois, rois_are_double},
                        .bounds = w.bounds,
                        .image = w.image,
+                       .first_image = int(first_image),
                        .stride_k = strides[0],
                        .stride_c = strides[1],
                        .stride_h = strides[2],
                        .stride_w = strides[3]};
-  const cudaError_t error = launch(roi_bounds_kernel, dim3(unsigned(ceil_div<int64_t>(p.rois, kThreads))),
-                                   dim3(kThreads), 0, stream, p, a.rois, w.bounds, w.image);
-  if (error != cudaSuccess) return error;
   if (!channels_last) return run<T, 1, kPlanes<T>, false>(a, grad, grad_input, stream);
   constexpr int V = kPack<T>;
   const bool packed = p.channels % V == 0 && strides[0] % V == 0 && strides[2] % V == 0 && strides[3] % V == 0 &&
@@ -342,7 +315,21 @@ cudaError_t roi_align_backward(const RoiAlignParams& p, const T* grad, const int
                 : run<T, kPixels, 1, true>(a, grad, grad_input, stream);
 }
 
+template <class T>
+cudaError_t roi_align_backward(const RoiAlignParams& p, const T* grad, const int64_t strides[4], const void* rois,
+                               bool rois_are_double, T* grad_input, bool channels_last, void* workspace,
+                               cudaStream_t stream) {
+  if (p.rois > std::numeric_limits<int>::max()) return cudaErrorInvalidValue;
+  const RoiBounds w(workspace, p.rois);
+  const cudaError_t error = launch(roi_bounds_kernel, dim3(unsigned(ceil_div<int64_t>(p.rois, kBoundsThreads))),
+                                   dim3(kBoundsThreads), 0, stream, p, Rois{rois, rois_are_double}, w.bounds, w.image);
+  if (error != cudaSuccess) return error;
+  return roi_align_gather(p, grad, strides, rois, rois_are_double, grad_input, channels_last, workspace, 0, stream);
+}
+
 #define INSTANTIATE(T)                                                                                               \
+  template cudaError_t roi_align_gather<T>(const RoiAlignParams&, const T*, const int64_t*, const void*, bool, T*,   \
+                                           bool, const void*, int64_t, cudaStream_t);                                \
   template cudaError_t roi_align_backward<T>(const RoiAlignParams&, const T*, const int64_t*, const void*, bool, T*, \
                                              bool, void*, cudaStream_t);
 INSTANTIATE(__half)

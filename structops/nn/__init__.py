@@ -1,5 +1,6 @@
 """Modules with torchvision's names and arguments."""
 
+from structops.nn.multiscale_roi_align import MultiScaleRoIAlign
 from structops.nn.roi_align import RoIAlign
 
-__all__ = ["RoIAlign"]
+__all__ = ["MultiScaleRoIAlign", "RoIAlign"]

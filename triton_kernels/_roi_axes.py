@@ -10,6 +10,7 @@ touch 9 pixels and not 16.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import triton
@@ -22,17 +23,20 @@ STATIC_SAMPLES = 2
 
 
 @triton.jit
-def _box_axis(roi, image, columns, coordinate_stride, scale, offset, batch):
-    """Whether a box is finite and its image there, and its edges along an axis in feature pixels; notes the image."""
+def _box_axis(roi, image, columns, coordinate_stride, scale, offset, batch, on_map, otherwise):
+    """Whether a box is finite and its image there, and its edges along an axis in feature pixels; notes the image.
+
+    on_map: whether the RoI is on a map at all; otherwise: the image noted where it is not, or is not finite.
+    """
     picture = tl.load(roi).to(tl.float64)
     x1 = tl.load(roi + coordinate_stride).to(tl.float64) * scale - offset
     y1 = tl.load(roi + 2 * coordinate_stride).to(tl.float64) * scale - offset
     x2 = tl.load(roi + 3 * coordinate_stride).to(tl.float64) * scale - offset
     y2 = tl.load(roi + 4 * coordinate_stride).to(tl.float64) * scale - offset
     finite = ((x1 - x1) == 0.0) & ((y1 - y1) == 0.0) & ((x2 - x2) == 0.0) & ((y2 - y2) == 0.0)
-    valid = finite & (picture >= 0.0) & (picture < batch)
+    valid = finite & (picture >= 0.0) & (picture < batch) & on_map
     if not columns:
-        tl.store(image, tl.where(valid, tl.where(valid, picture, 0.0).to(tl.int32), -1))
+        tl.store(image, tl.where(valid, tl.where(valid, picture, 0.0).to(tl.int32), otherwise))
     low = tl.where(valid, tl.where(columns, x1, y1), 0.0)
     high = tl.where(valid, tl.where(columns, x2, y2), 0.0)
     low = tl.minimum(tl.maximum(low, -1073741824.0), 1073741824.0)  # 2^30: counts below fit an int32 or are cut
@@ -72,31 +76,21 @@ def _mark_tiles(
         tl.store(tiles + row * rois_count + k, packed, mask=tile < tile_count)
 
 
-# No specialisation on numbers that change from call to call and on which no address alignment depends.
-@triton.jit(
-    do_not_specialize=[
-        "scale_bits",
-        "batch",
-        "height",
-        "width",
-        "pooled_h",
-        "pooled_w",
-        "sampling_ratio",
-        "slots",
-        "slots_y",
-        "capacity",
-    ]
-)
-def roi_axes_kernel(
-    rois,  # [K, 5] (batch index, x1, y1, x2, y2)
-    image,  # [K] int32, written: the image of each RoI; -1: its output is NaN
-    spans,  # [K, PH + PW, 3] int32, written: first slot, number of entries, first pixel
-    index,  # [K, slots] int32, written unless DENSE: pixel of each entry, rows before columns
-    weight,  # [K, slots], written: weight of each entry
-    tiles,  # [tiles_y + tiles_x, K] int64, written if TILE_X: bins that reach into a tile, first | end << 32
+@triton.jit
+def _fill_axes(
+    k,
+    columns,  # whether this program does x, else y
+    rois,
+    image,
+    spans,
+    index,
+    weight,
+    tiles,
     roi_stride,
     coordinate_stride,
-    scale_bits,
+    scale,  # float64
+    on_map,  # whether RoI k is on a map at all
+    otherwise,  # its image where it is not, or is not finite
     batch,
     height,
     width,
@@ -105,22 +99,21 @@ def roi_axes_kernel(
     sampling_ratio,
     slots,
     slots_y,
-    capacity,  # slots per bin, unless DENSE
+    capacity,
     ALIGNED: tl.constexpr,
-    DENSE: tl.constexpr,  # a bin's entries are consecutive pixels, gaps included
-    PAD: tl.constexpr,  # slots per bin to be filled with zeros where there is no entry
+    DENSE: tl.constexpr,
+    PAD: tl.constexpr,
     TILE_Y: tl.constexpr,
     TILE_X: tl.constexpr,
     TILE_BLOCK: tl.constexpr,
-    P: tl.constexpr,  # bins along the longer axis, rounded up
+    P: tl.constexpr,
 ):
-    k = tl.program_id(0).to(tl.int64)
-    columns = tl.program_id(1) == 1
-
+    """The tables of RoI k along one axis; see roi_axes_kernel for what they are."""
     # Follows csrc/common/roi_axis.h operation by operation, so that all backends take the same decisions.
-    scale = scale_bits.to(tl.int64).to(tl.float64, bitcast=True)
     offset = 0.5 if ALIGNED else 0.0
-    valid, low, high = _box_axis(rois + k * roi_stride, image + k, columns, coordinate_stride, scale, offset, batch)
+    valid, low, high = _box_axis(
+        rois + k * roi_stride, image + k, columns, coordinate_stride, scale, offset, batch, on_map, otherwise
+    )
     extent = tl.where(columns, width, height).to(tl.int32)
     pooled = tl.where(columns, pooled_w, pooled_h).to(tl.int32)
     length = high - low
@@ -206,6 +199,84 @@ def roi_axes_kernel(
         _mark_tiles(tiles, k, columns, valid, p, first_pixel, last_pixel, height, width, TILE_Y, TILE_X, TILE_BLOCK, P)
 
 
+# No specialisation on numbers that change from call to call and on which no address alignment depends.
+@triton.jit(
+    do_not_specialize=[
+        "scale_bits",
+        "batch",
+        "height",
+        "width",
+        "pooled_h",
+        "pooled_w",
+        "sampling_ratio",
+        "slots",
+        "slots_y",
+        "capacity",
+    ]
+)
+def roi_axes_kernel(
+    rois,  # [K, 5] (batch index, x1, y1, x2, y2)
+    image,  # [K] int32, written: the image of each RoI; -1: its output is NaN
+    spans,  # [K, PH + PW, 3] int32, written: first slot, number of entries, first pixel
+    index,  # [K, slots] int32, written unless DENSE: pixel of each entry, rows before columns
+    weight,  # [K, slots], written: weight of each entry
+    tiles,  # [tiles_y + tiles_x, K] int64, written if TILE_X: bins that reach into a tile, first | end << 32
+    roi_stride,
+    coordinate_stride,
+    scale_bits,
+    batch,
+    height,
+    width,
+    pooled_h,
+    pooled_w,
+    sampling_ratio,
+    slots,
+    slots_y,
+    capacity,  # slots per bin, unless DENSE
+    ALIGNED: tl.constexpr,
+    DENSE: tl.constexpr,  # a bin's entries are consecutive pixels, gaps included
+    PAD: tl.constexpr,  # slots per bin to be filled with zeros where there is no entry
+    TILE_Y: tl.constexpr,
+    TILE_X: tl.constexpr,
+    TILE_BLOCK: tl.constexpr,
+    P: tl.constexpr,  # bins along the longer axis, rounded up
+):
+    k = tl.program_id(0).to(tl.int64)
+    columns = tl.program_id(1) == 1
+    scale = scale_bits.to(tl.int64).to(tl.float64, bitcast=True)
+    _fill_axes(
+        k,
+        columns,
+        rois,
+        image,
+        spans,
+        index,
+        weight,
+        tiles,
+        roi_stride,
+        coordinate_stride,
+        scale,
+        True,
+        -1,
+        batch,
+        height,
+        width,
+        pooled_h,
+        pooled_w,
+        sampling_ratio,
+        slots,
+        slots_y,
+        capacity,
+        ALIGNED,
+        DENSE,
+        PAD,
+        TILE_Y,
+        TILE_X,
+        TILE_BLOCK,
+        P,
+    )
+
+
 def weight_dtype(dtype: torch.dtype) -> torch.dtype:
     """What features of a type are weighted and summed in."""
     return torch.promote_types(dtype, torch.float32)
@@ -241,7 +312,60 @@ def roi_axes(
         tile: pixels ``(height, width)`` of the tiles of a kernel that gathers by pixel. The entries of a bin then are
             consecutive pixels whatever the sampling, so that a pixel finds its weight without a search.
     """
-    (pooled_h, pooled_w), (batch, height, width) = pooled, map_shape
+    batch, height, width = map_shape
+    tables = allocate_tables(rois, pooled, sampling_ratio, aligned, (height, width), weight_dtype, tile)
+    k, device = rois.shape[0], rois.device
+    tiles = None
+    tile_y, tile_x = tile or (0, 0)
+    if tile is not None:
+        rows = triton.cdiv(height, tile_y) + triton.cdiv(width, tile_x)
+        tiles = torch.empty((rows, k), dtype=torch.int64, device=device)
+    p = tables.arguments["P"]
+    arguments = {
+        **tables.arguments,
+        "tiles": tiles,
+        "scale_bits": double_bits(spatial_scale),
+        "batch": batch,
+        "height": height,
+        "width": width,
+        "TILE_Y": tile_y,
+        "TILE_X": tile_x,
+        "TILE_BLOCK": max(1, 512 // p),
+    }
+    launch = Launch(roi_axes_kernel, (k, 2), arguments, axes_options(p))
+    t = tables
+    return RoiAxes(t.image, t.spans, t.index, t.weight, tiles, t.slots_y, t.taps, launch)
+
+
+def axes_options(p: int) -> dict[str, Any]:
+    """One warp: its lanes are bins, of which there are 7 or 14. No fused multiply-adds: see the kernel."""
+    return {"num_warps": max(1, min(8, p // 64)), "enable_fp_fusion": False}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Tables still to be filled, and the arguments that every kernel which fills them takes."""
+
+    image: torch.Tensor
+    spans: torch.Tensor
+    index: torch.Tensor | None
+    weight: torch.Tensor
+    slots_y: int
+    taps: int
+    arguments: dict[str, Any]
+
+
+def allocate_tables(
+    rois: torch.Tensor,
+    pooled: tuple[int, int],
+    sampling_ratio: int,
+    aligned: bool,
+    extent: tuple[int, int],
+    weight_dtype: torch.dtype,
+    tile: tuple[int, int] | None = None,
+) -> Tables:
+    """Memory for the tables of ``rois [K, 5]`` on maps of up to ``extent`` pixels ``(height, width)``."""
+    (pooled_h, pooled_w), (height, width) = pooled, extent
     k, device = rois.shape[0], rois.device
     fixed = sampling_ratio > 0
     # Adaptive samples are at most a pixel apart and leave no gaps.
@@ -256,25 +380,14 @@ def roi_axes(
     spans = torch.empty((k, pooled_h + pooled_w, 3), dtype=torch.int32, device=device)
     index = None if dense else torch.empty((k, slots), dtype=torch.int32, device=device)
     weight = (torch.zeros if dense and fixed else torch.empty)((k, slots), dtype=weight_dtype, device=device)
-    tiles = None
-    tile_y, tile_x = tile or (0, 0)
-    if tile is not None:
-        rows = triton.cdiv(height, tile_y) + triton.cdiv(width, tile_x)
-        tiles = torch.empty((rows, k), dtype=torch.int64, device=device)
-    p = triton.next_power_of_2(max(pooled_h, pooled_w))
     arguments = {
         "rois": rois,
         "image": image,
         "spans": spans,
         "index": index,
         "weight": weight,
-        "tiles": tiles,
         "roi_stride": rois.stride(0),
         "coordinate_stride": rois.stride(1),
-        "scale_bits": double_bits(spatial_scale),
-        "batch": batch,
-        "height": height,
-        "width": width,
         "pooled_h": pooled_h,
         "pooled_w": pooled_w,
         "sampling_ratio": max(sampling_ratio, 0),
@@ -284,12 +397,6 @@ def roi_axes(
         "ALIGNED": aligned,
         "DENSE": dense,
         "PAD": taps,
-        "TILE_Y": tile_y,
-        "TILE_X": tile_x,
-        "TILE_BLOCK": max(1, 512 // p),
-        "P": p,
+        "P": triton.next_power_of_2(max(pooled_h, pooled_w)),
     }
-    # One warp: its lanes are bins, of which there are 7 or 14. No fused multiply-adds: see the kernel.
-    options = {"num_warps": max(1, min(8, p // 64)), "enable_fp_fusion": False}
-    launch = Launch(roi_axes_kernel, (k, 2), arguments, options)
-    return RoiAxes(image, spans, index, weight, tiles, slots_y, taps, launch)
+    return Tables(image, spans, index, weight, slots_y, taps, arguments)

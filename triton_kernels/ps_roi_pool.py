@@ -45,7 +45,9 @@ def ps_roi_pool_axes_kernel(
     k = tl.program_id(0).to(tl.int64)
     columns = tl.program_id(1) == 1
     scale = scale_bits.to(tl.int64).to(tl.float64, bitcast=True)
-    valid, low, high = _box_axis(rois + k * roi_stride, image + k, columns, coordinate_stride, scale, 0.0, batch)
+    valid, low, high = _box_axis(
+        rois + k * roi_stride, image + k, columns, coordinate_stride, scale, 0.0, batch, True, -1
+    )
 
     # Follows csrc/ps_roi_align/ps_roi_axis.h: edges of bins are ratios of integers.
     extent = tl.where(columns, width, height).to(tl.int64)

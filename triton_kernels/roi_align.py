@@ -10,13 +10,14 @@ every shape seconds and a host sync.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from structops.triton_kernels._launch import Launch, multiprocessors, run
 from structops.triton_kernels._roi_align_backward import backward
-from structops.triton_kernels._roi_axes import RoiAxes, roi_axes, weight_dtype
+from structops.triton_kernels._roi_axes import RoiAxes, Tables, roi_axes, weight_dtype
 
 from structops._layout import memory_format
 
@@ -70,46 +71,33 @@ def _add_row(
     return total
 
 
-@triton.jit(do_not_specialize=["pooled_h", "pooled_w", "slots", "slots_y", "splits", "tiles_per_program"])
-def roi_align_forward_kernel(
-    features,  # [N, C, H, W]
-    out,  # [K, C, PH, PW], written
-    image,  # [K] int32
-    spans,  # [K, PH + PW, 3] int32
-    index,  # [K, slots] int32
-    weight,  # [K, slots]
-    stride_n,
-    stride_c,
+@triton.jit
+def _pool_bins(
+    source,  # pointers to the RoI's image, along channels
+    target,  # and to its outputs
+    spans,
+    index,
+    weight,
+    k,
+    valid,  # else every output is `otherwise`
+    otherwise,
+    split,  # of those that share the RoI's bins
     stride_h,
     stride_w,
-    out_stride_k,
-    out_stride_c,
-    out_stride_bin,  # from (ph, pw) to the next in row order
-    channels,
+    out_stride_bin,
+    channel_mask,
     pooled_h,
     pooled_w,
     slots,
     slots_y,
-    splits,  # programs that share a RoI's bins
     tiles_per_program,
-    TAPS: tl.constexpr,  # entries per bin along an axis; 0: as the span says
+    TAPS: tl.constexpr,
     DENSE: tl.constexpr,
-    BINS_FIRST: tl.constexpr,  # the tile is [bins, channels] and not [channels, bins]
+    BINS_FIRST: tl.constexpr,
     BLOCK_BINS: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    # Neighbouring programs share a RoI, and so its tables and the map's lines.
-    pid = tl.program_id(0)
-    channel_blocks = tl.cdiv(channels, BLOCK_C)
-    channel = (pid % channel_blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
-    channel_mask = _of_bins(channel < channels, not BINS_FIRST)
-    split = pid // channel_blocks % splits
-    k = (pid // channel_blocks // splits).to(tl.int64)
-
-    picture = tl.load(image + k)
-    valid = picture >= 0
-    source = features + picture.to(tl.int64) * stride_n + _of_bins(channel.to(tl.int64) * stride_c, not BINS_FIRST)
-    target = out + k * out_stride_k + _of_bins(channel.to(tl.int64) * out_stride_c, not BINS_FIRST)
+    """A share of the bins of RoI k, for a block of channels; see roi_align_forward_kernel."""
     span = spans + k * (pooled_h + pooled_w) * 3
     if not DENSE:
         index += k * slots
@@ -166,18 +154,92 @@ def roi_align_forward_kernel(
                     total = _add_row(
                         total, row, wy, x0, w0, x1, w1, x2, w2, x3, w3, stride_w, channel_mask, TAPS, BINS_FIRST
                     )
-        total = tl.where(valid, total, float("nan"))
+        total = tl.where(valid, total, otherwise)
         # Written once and not read here: leave the cache to the features.
         tl.store(
             target + _of_bins(b.to(tl.int64) * out_stride_bin, BINS_FIRST),
-            total.to(out.dtype.element_ty),
+            total.to(target.dtype.scalar.element_ty),
             mask=_of_bins(b < bins, BINS_FIRST) & channel_mask,
             eviction_policy="evict_first",
         )
 
 
-def _forward_launch(features: torch.Tensor, axes: RoiAxes, out: torch.Tensor) -> Launch:
-    _, channels, _, _ = features.shape
+@triton.jit(do_not_specialize=["pooled_h", "pooled_w", "slots", "slots_y", "splits", "tiles_per_program"])
+def roi_align_forward_kernel(
+    features,  # [N, C, H, W]
+    out,  # [K, C, PH, PW], written
+    image,  # [K] int32
+    spans,  # [K, PH + PW, 3] int32
+    index,  # [K, slots] int32
+    weight,  # [K, slots]
+    stride_n,
+    stride_c,
+    stride_h,
+    stride_w,
+    out_stride_k,
+    out_stride_c,
+    out_stride_bin,  # from (ph, pw) to the next in row order
+    channels,
+    pooled_h,
+    pooled_w,
+    slots,
+    slots_y,
+    splits,  # programs that share a RoI's bins
+    tiles_per_program,
+    TAPS: tl.constexpr,  # entries per bin along an axis; 0: as the span says
+    DENSE: tl.constexpr,
+    BINS_FIRST: tl.constexpr,  # the tile is [bins, channels] and not [channels, bins]
+    BLOCK_BINS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    # Neighbouring programs share a RoI, and so its tables and the map's lines.
+    pid = tl.program_id(0)
+    channel_blocks = tl.cdiv(channels, BLOCK_C)
+    channel = (pid % channel_blocks) * BLOCK_C + tl.arange(0, BLOCK_C)
+    channel_mask = _of_bins(channel < channels, not BINS_FIRST)
+    split = pid // channel_blocks % splits
+    k = (pid // channel_blocks // splits).to(tl.int64)
+
+    picture = tl.load(image + k)
+    valid = picture >= 0
+    source = features + picture.to(tl.int64) * stride_n + _of_bins(channel.to(tl.int64) * stride_c, not BINS_FIRST)
+    target = out + k * out_stride_k + _of_bins(channel.to(tl.int64) * out_stride_c, not BINS_FIRST)
+    _pool_bins(
+        source,
+        target,
+        spans,
+        index,
+        weight,
+        k,
+        valid,
+        float("nan"),
+        split,
+        stride_h,
+        stride_w,
+        out_stride_bin,
+        channel_mask,
+        pooled_h,
+        pooled_w,
+        slots,
+        slots_y,
+        tiles_per_program,
+        TAPS,
+        DENSE,
+        BINS_FIRST,
+        BLOCK_BINS,
+        BLOCK_C,
+    )
+
+
+def forward_launch(
+    kernel: Any, arguments: dict[str, Any], features: torch.Tensor, axes: RoiAxes | Tables, out: torch.Tensor
+) -> Launch:
+    """The launch of a forward kernel: ``arguments`` says where the features are, the tables and blocks are added.
+
+    Args:
+        features: one of the maps, for its layout and type.
+    """
+    channels = features.shape[1]
     k, _, pooled_h, pooled_w = out.shape
     bins = pooled_h * pooled_w
     channels_last = memory_format(features) == torch.channels_last
@@ -196,18 +258,13 @@ def _forward_launch(features: torch.Tensor, axes: RoiAxes, out: torch.Tensor) ->
     # Bins of a RoI overlap, so keeping them in one program serves the overlap from L1. Split only as far as it takes
     # to give each multiprocessor 8 programs of 4 warps.
     splits = min(bin_tiles, triton.cdiv(8 * multiprocessors(features.device), k * channel_blocks))
-    stride_n, stride_c, stride_h, stride_w = features.stride()
     arguments = {
-        "features": features,
+        **arguments,
         "out": out,
         "image": axes.image,
         "spans": axes.spans,
         "index": axes.index,
         "weight": axes.weight,
-        "stride_n": stride_n,
-        "stride_c": stride_c,
-        "stride_h": stride_h,
-        "stride_w": stride_w,
         "out_stride_k": out.stride(0),
         "out_stride_c": out.stride(1),
         "out_stride_bin": channels if channels_last else 1,
@@ -226,7 +283,7 @@ def _forward_launch(features: torch.Tensor, axes: RoiAxes, out: torch.Tensor) ->
     }
     vector_loads = channels_last and channels * features.element_size() % 16 == 0
     grid = (k * splits * channel_blocks,)
-    return Launch(roi_align_forward_kernel, grid, arguments, {"num_warps": 4}, vector_loads)
+    return Launch(kernel, grid, arguments, {"num_warps": 4}, vector_loads)
 
 
 def _forward(
@@ -249,7 +306,8 @@ def _forward(
     axes = roi_axes(
         rois, spatial_scale, pooled, sampling_ratio, aligned, (batch, height, width), weight_dtype(input.dtype)
     )
-    return out, [axes.launch, _forward_launch(input, axes, out)]
+    source = {"features": input, **{f"stride_{d}": n for d, n in zip("nchw", input.stride(), strict=True)}}
+    return out, [axes.launch, forward_launch(roi_align_forward_kernel, source, input, axes, out)]
 
 
 def roi_align(

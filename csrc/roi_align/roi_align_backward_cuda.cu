@@ -15,6 +15,7 @@
 
 #include "common/cuda/device.cuh"
 #include "common/cuda/roi_tiles.cuh"
+#include "roi_align/roi_align_bounds.cuh"
 #include "roi_align/roi_align_cuda.h"
 #include "roi_align/roi_taps.cuh"
 
@@ -27,7 +28,7 @@ constexpr int kBinChunk = 32;  // bins per axis, likewise
 constexpr size_t kWeightBytes =
     24 * 1024;  // what the batch is cut down to; leaves room for the blocks that registers allow
 constexpr int kWindow = kThreads * kRoiScan;  // RoIs looked at in one step of the walk
-constexpr int kPixels = 4;                            // of one row, per thread, channels_last
+constexpr int kPixels = 4;                    // of one row, per thread, channels_last
 template <class T>
 constexpr int kPlanes = sizeof(T) == 8 ? 8 : 16;  // per thread, contiguous
 // Blocks on a multiprocessor. The sums stay in registers while the weights are computed in double:
@@ -40,6 +41,7 @@ struct BackwardArgs {
   Rois rois;
   const int4* bounds;
   const int* image;
+  int first_image;                                 // image[k] counts from here
   int64_t stride_k, stride_c, stride_h, stride_w;  // of grad, in elements
   // A block's threads: lane_bits channel lanes, then segments_x segments of a row, then rows.
   int lane_bits, segments_x_bits;
@@ -47,32 +49,13 @@ struct BackwardArgs {
   int batch, chunk_y, chunk_x;  // RoIs and bins in one fill of the weights
 };
 
-// Pixels of one axis that any sample can touch; empty when first > last.
-__device__ __forceinline__ void touched(const RoiAxis& axis, int64_t pooled, int& first, int& last) {
-  const double half = axis.samples > 0 ? 0.5 * axis.bin / static_cast<double>(axis.samples) : 0.0;
-  const double a = axis.start + half, b = axis.start + static_cast<double>(pooled) * axis.bin - half;
-  const double extent = static_cast<double>(axis.extent), slack = 1e-6;
-  const double low = (a < b ? a : b) - slack, high = (a < b ? b : a) + slack;
-  first = 0;
-  last = -1;
-  if (axis.samples == 0 || high < -1.0 || low > extent) return;
-  first = static_cast<int>(low < 0.0 ? 0.0 : (low > extent - 1.0 ? extent - 1.0 : floor(low)));
-  last = static_cast<int>(high < 0.0 ? 0.0 : (high > extent - 2.0 ? extent - 1.0 : floor(high) + 1.0));
-}
-
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kBoundsThreads)
     roi_bounds_kernel(const RoiAlignParams p, const Rois rois, int4* __restrict__ bounds, int* __restrict__ image) {
-  const int64_t k = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t k = int64_t(blockIdx.x) * kBoundsThreads + threadIdx.x;
   if (k >= p.rois) return;
-  int4 b{0, -1, 0, -1};
-  int n = roi_image(rois, static_cast<int>(k), p.batch, p.spatial_scale);
-  if (n >= 0) {
-    touched(roi_axis(rois, static_cast<int>(k), false, p), p.pooled_width, b.x, b.y);
-    touched(roi_axis(rois, static_cast<int>(k), true, p), p.pooled_height, b.z, b.w);
-    if (b.x > b.y || b.z > b.w) n = -1;
-  }
+  int4 b;
+  image[k] = roi_bounds(p, rois, static_cast<int>(k), b);
   bounds[k] = b;
-  image[k] = n;
 }
 
 // Weights of the tile's lines, for a batch of RoIs and a chunk of bins along each axis.
@@ -169,8 +152,10 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, S, V, kChannelsLast>)
 #pragma unroll
     for (int v = 0; v < V; ++v) sum[s][v] = A(0);
 
+  Tile numbered = t;
+  numbered.image += a.first_image;
   for (int64_t begin = 0; begin < a.p.rois; begin += kWindow) {
-    const int found = collect_rois<kThreads>(a.bounds, a.image, a.p.rois, t, begin, list, warp_counts);
+    const int found = collect_rois<kThreads>(a.bounds, a.image, a.p.rois, numbered, begin, list, warp_counts);
     for (int done = 0; done < found; done += a.batch) {
       const int n = min(a.batch, found - done);
       for (int bin_y = 0; bin_y < a.p.pooled_height; bin_y += a.chunk_y) {
@@ -267,25 +252,23 @@ cudaError_t run(BackwardArgs a, const T* grad, T* grad_input, cudaStream_t strea
 size_t roi_align_backward_workspace(const RoiAlignParams& p) { return RoiBounds::bytes(p.rois); }
 
 template <class T>
-cudaError_t roi_align_backward(const RoiAlignParams& p, const T* grad, const int64_t strides[4], const void* rois,
-                               bool rois_are_double, T* grad_input, bool channels_last, void* workspace,
-                               cudaStream_t stream) {
+cudaError_t roi_align_gather(const RoiAlignParams& p, const T* grad, const int64_t strides[4], const void* rois,
+                             bool rois_are_double, T* grad_input, bool channels_last, const void* workspace,
+                             int64_t first_image, cudaStream_t stream) {
   constexpr int64_t kInt = std::numeric_limits<int>::max();
   if (p.rois > kInt || p.height > kInt / 4 || p.width > kInt / 4 || p.batch > kInt || p.pooled_height > kInt / 2 ||
       p.pooled_width > kInt / 2)
     return cudaErrorInvalidValue;
-  const RoiBounds w(workspace, p.rois);
+  const RoiBounds w(const_cast<void*>(workspace), p.rois);
   const BackwardArgs a{.p = p,
                        .rois = {rois, rois_are_double},
                        .bounds = w.pixels,
                        .image = w.image,
+                       .first_image = int(first_image),
                        .stride_k = strides[0],
                        .stride_c = strides[1],
                        .stride_h = strides[2],
                        .stride_w = strides[3]};
-  const cudaError_t error = launch(roi_bounds_kernel, dim3(unsigned(ceil_div<int64_t>(p.rois, kThreads))),
-                                   dim3(kThreads), 0, stream, p, a.rois, w.pixels, w.image);
-  if (error != cudaSuccess) return error;
   if (!channels_last) return run<T, 1, kPlanes<T>, false>(a, grad, grad_input, stream);
   constexpr int V = kPack<T>;
   const bool packed = p.channels % V == 0 && strides[0] % V == 0 && strides[2] % V == 0 && strides[3] % V == 0 &&
@@ -294,7 +277,21 @@ cudaError_t roi_align_backward(const RoiAlignParams& p, const T* grad, const int
                 : run<T, kPixels, 1, true>(a, grad, grad_input, stream);
 }
 
+template <class T>
+cudaError_t roi_align_backward(const RoiAlignParams& p, const T* grad, const int64_t strides[4], const void* rois,
+                               bool rois_are_double, T* grad_input, bool channels_last, void* workspace,
+                               cudaStream_t stream) {
+  if (p.rois > std::numeric_limits<int>::max()) return cudaErrorInvalidValue;
+  const RoiBounds w(workspace, p.rois);
+  const cudaError_t error = launch(roi_bounds_kernel, dim3(unsigned(ceil_div<int64_t>(p.rois, kBoundsThreads))),
+                                   dim3(kBoundsThreads), 0, stream, p, Rois{rois, rois_are_double}, w.pixels, w.image);
+  if (error != cudaSuccess) return error;
+  return roi_align_gather(p, grad, strides, rois, rois_are_double, grad_input, channels_last, workspace, 0, stream);
+}
+
 #define INSTANTIATE(T)                                                                                               \
+  template cudaError_t roi_align_gather<T>(const RoiAlignParams&, const T*, const int64_t*, const void*, bool, T*,   \
+                                           bool, const void*, int64_t, cudaStream_t);                                \
   template cudaError_t roi_align_backward<T>(const RoiAlignParams&, const T*, const int64_t*, const void*, bool, T*, \
                                              bool, void*, cudaStream_t);
 INSTANTIATE(__half)

@@ -23,4 +23,11 @@ cudaError_t roi_align_backward(const RoiAlignParams& p, const T* grad, const int
                                bool rois_are_double, T* grad_input, bool channels_last, void* workspace,
                                cudaStream_t stream);
 
+// Its second half, for one level of a pyramid: the workspace already holds what each RoI touches (RoiBounds in
+// roi_align_bounds.cuh), with images numbered through all levels, those of this one from first_image on.
+template <class T>
+cudaError_t roi_align_gather(const RoiAlignParams& p, const T* grad, const int64_t strides[4], const void* rois,
+                             bool rois_are_double, T* grad_input, bool channels_last, const void* workspace,
+                             int64_t first_image, cudaStream_t stream);
+
 }  // namespace structops::cuda

@@ -84,6 +84,8 @@ def multiscale_roi_align(
     output[place == BAD_LEVEL] = math.nan
     for level, (map_, scale) in enumerate(zip(features, scales, strict=True)):
         here = (place == level).nonzero()[:, 0]
+        if map_.numel() == 0:
+            continue  # nothing to pool: zeros
         crops = roi_align(map_, rois[here], scale, pooled_height, pooled_width, sampling_ratio, aligned)
         output = output.index_copy(0, here, crops)
     return output

@@ -51,8 +51,7 @@ __device__ __forceinline__ int collect_rois(const int4* __restrict__ pixels, con
 #pragma unroll
   for (int j = 0; j < kRoiScan; ++j) {
     if (hits[j] >> lane & 1)
-      list[at + __popc(hits[j] & ((1u << lane) - 1))] =
-          static_cast<int>(begin + warp * 32 * kRoiScan + j * 32 + lane);
+      list[at + __popc(hits[j] & ((1u << lane) - 1))] = static_cast<int>(begin + warp * 32 * kRoiScan + j * 32 + lane);
     at += __popc(hits[j]);
   }
   __syncthreads();

@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "common/cuda/device.cuh"
+#include "common/cuda/roi_tiles.cuh"
 #include "roi_align_rotated/roi_align_rotated_cuda.h"
 
 namespace structops::cuda {

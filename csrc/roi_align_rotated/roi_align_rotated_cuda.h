@@ -4,7 +4,7 @@
 
 #include <cstddef>
 
-#include "common/cuda/roi_tiles.cuh"
+#include "common/cuda/roi_bounds.h"
 #include "roi_align_rotated/roi_align_rotated.h"
 #include "roi_align_rotated/rotated_roi.h"
 

@@ -259,9 +259,10 @@ def _forward_launch(features: torch.Tensor, rois: RotatedRois, out: torch.Tensor
     bins = pooled_h * pooled_w
     channels_last = memory_format(features) == torch.channels_last
     if channels_last:
-        # As many channels as there are, so that a position is computed for few blocks, in tiles of 4 KiB.
-        elements = 4096 // features.element_size()
-        block_c = min(elements // 4, triton.next_power_of_2(channels))
+        # As many channels as there are, so that a position is computed for few blocks; 16 bytes of each pixel a
+        # thread (twice in halves), so that four or eight loads are in flight. Other sizes spill a few of the doubles.
+        elements = 2048 if features.element_size() == 2 else 2048 // features.element_size()
+        block_c = min(elements // 2, triton.next_power_of_2(channels))
         block_bins = min(elements // block_c, triton.next_power_of_2(bins))
     else:
         # Lanes are bins; each thread takes four channels (two of doubles) of one bin, which share its position.
@@ -318,11 +319,12 @@ def _backward(
     if grad.numel() == 0:
         return grad_input.zero_(), []
     prepared = rotated_rois(rois, spatial_scale, pooled, sampling_ratio, aligned, clockwise, (batch, height, width))
-    # As for RoI Align: small tiles, since most of what surrounds a RoI misses it; a program is one warp.
+    # As for RoI Align: small tiles, since most of what surrounds a RoI misses it; a program is one warp. Half as many
+    # channels as there: the RoI's doubles take some 60 registers.
     channels_last = layout == torch.channels_last
     tile = {"TILE_Y": 4, "TILE_X": 4 if channels_last else 8}
     accumulate = max(grad.element_size(), 4)
-    block_c = min((128 if channels_last else 64) * 4 // accumulate, triton.next_power_of_2(channels))
+    block_c = min((64 if channels_last else 32) * 4 // accumulate, triton.next_power_of_2(channels))
     tiles_y, tiles_x = triton.cdiv(height, tile["TILE_Y"]), triton.cdiv(width, tile["TILE_X"])
     tile_count, words = batch * tiles_y * tiles_x, triton.cdiv(k, 32)
     candidates = torch.empty((tile_count, words), dtype=torch.int32, device=grad.device)
@@ -353,7 +355,6 @@ def _backward(
             (tile_count * triton.cdiv(channels, block_c),),
             gather,
             {"num_warps": 1, "enable_fp_fusion": False},
-            channels_last and grad.element_size() >= 4,
         ),
     ]
 

@@ -226,7 +226,8 @@ def backward(
     if grad_input.numel() == 0:
         return grad_input, []
     # As RoI Align's: small tiles, two of them beside each other where rows are written. Half its channels, as every
-    # lane holds weights of its own: with as many the compiler took 220 registers.
+    # lane holds weights of its own: with as many the compiler took 220 registers, and with rows of 8 in one warp it
+    # spilled.
     channels_last = layout == torch.channels_last
     tile_y, tile_x = tile = (4, 4) if channels_last else (4, 8)
     block_c = min((64 if channels_last else 32) * 4 // accumulate.itemsize, triton.next_power_of_2(channels))
@@ -261,7 +262,12 @@ def backward(
     return grad_input, [
         axes.launch,
         Launch(roi_align_candidates_kernel, (tile_count, triton.cdiv(words, 8)), find, {"num_warps": 4}),
-        Launch(ps_roi_backward_kernel, (tile_count * triton.cdiv(channels, block_c),), gather, {"num_warps": 1}),
+        Launch(
+            ps_roi_backward_kernel,
+            (tile_count * triton.cdiv(channels, block_c),),
+            gather,
+            {"num_warps": 1 if channels_last else 2},
+        ),
     ]
 
 

@@ -40,7 +40,7 @@ struct BackwardArgs {
   Rois rois;
   const int4* bounds;
   const int* image;
-  int first_image;  // image[k] counts from here
+  int first_image;                                 // image[k] counts from here
   int64_t stride_k, stride_c, stride_h, stride_w;  // of grad, in elements
   // A block's threads: lane_bits channel lanes, then segments_x segments of a row, then rows.
   int lane_bits, segments_x_bits;

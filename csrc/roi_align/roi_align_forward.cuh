@@ -97,8 +97,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, V, Maps>)
   const TapTables<A> tables(a.p, a.capacity_y, a.capacity_x);
   const int k = blockIdx.x;
   const int level = maps.find(a, k);
-  const int image =
-      level < 0 ? level : tables.fill(maps.parameters(a, level), a.rois, k, a.capacity_y, a.capacity_x);
+  const int image = level < 0 ? level : tables.fill(maps.parameters(a, level), a.rois, k, a.capacity_y, a.capacity_x);
   const MapStrides& strides = maps.strides(a, level);
   const char* base = maps.data(level) + (image < 0 ? 0 : image * strides.n);
   P* out = reinterpret_cast<P*>(output) + int64_t(k) * a.items;
@@ -158,8 +157,7 @@ __global__ void __launch_bounds__(kThreads, kBlocksPerMultiprocessor)
   const TapTables<A> tables(a.p, a.capacity_y, a.capacity_x);
   const int k = blockIdx.x;
   const int level = maps.find(a, k);
-  const int image =
-      level < 0 ? level : tables.fill(maps.parameters(a, level), a.rois, k, a.capacity_y, a.capacity_x);
+  const int image = level < 0 ? level : tables.fill(maps.parameters(a, level), a.rois, k, a.capacity_y, a.capacity_x);
   const MapStrides& strides = maps.strides(a, level);
   const char* base = maps.data(level) + (image < 0 ? 0 : image * strides.n);
   const int channels = static_cast<int>(a.p.channels), bins = a.radix0 * a.radix1;
@@ -251,16 +249,16 @@ __global__ void __launch_bounds__(kThreads, 4)
 template <class T>
 MapStrides map_strides(const int64_t strides[4]) {
   constexpr int64_t size = sizeof(T);
-  return {strides[0] * size,      strides[1] * size,     strides[2] * size, strides[3] * size,
-          int(strides[2] * size), int(strides[3] * size)};
+  return {strides[0] * size, strides[1] * size,      strides[2] * size,
+          strides[3] * size, int(strides[2] * size), int(strides[3] * size)};
 }
 inline bool fits_in_int(const MapStrides& s) { return s.w == s.pixel_bytes && s.h == s.row_bytes; }
 inline bool aligned_to(int64_t bytes, const void* data, const MapStrides& s) {
   return reinterpret_cast<uintptr_t>(data) % bytes == 0 && s.n % bytes == 0 && s.h % bytes == 0 && s.w % bytes == 0;
 }
 
-// Launches the kernel that suits: a.p, a.rois and a.strides are given. height, width: of the largest map; packable: every map can
-// be read 16 bytes at a time; narrow: fits_in_int of every map.
+// Launches the kernel that suits: a.p, a.rois and a.strides are given. height, width: of the largest map; packable:
+// every map can be read 16 bytes at a time; narrow: fits_in_int of every map.
 template <class T, class Maps>
 cudaError_t launch_forward(ForwardArgs a, const Maps& maps, int64_t height, int64_t width, bool packable, bool narrow,
                            T* output, bool channels_last, cudaStream_t stream) {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 
@@ -13,8 +15,10 @@ def memory_format(x: torch.Tensor) -> torch.memory_format:
     return torch.channels_last if c == 1 and w >= x.shape[1] and h >= w else torch.contiguous_format
 
 
-def follow(output: torch.Tensor, first: torch.Tensor) -> torch.Tensor:
-    """``output`` in the memory format that the rule gives for the op's first input."""
+def follow(output: Any, first: torch.Tensor) -> Any:
+    """``output``, or each of several, in the memory format that the rule gives for the op's first input."""
+    if isinstance(output, tuple):
+        return tuple(follow(each, first) for each in output)
     if output.dim() != 4 or first.dim() != 4:
         return output
     return output.contiguous(memory_format=memory_format(first))

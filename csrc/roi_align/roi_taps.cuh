@@ -21,7 +21,8 @@ struct Rois {
 };
 
 // The image of RoI k; -1 when the index is out of range or a number is not finite.
-__device__ __forceinline__ int roi_image(const Rois& rois, int k, const RoiAlignParams& p) {
+template <class Params>
+__device__ __forceinline__ int roi_image(const Rois& rois, int k, const Params& p) {
   const double index = rois.at(k, 0);
   bool valid = index >= 0.0 && index < static_cast<double>(p.batch);
 #pragma unroll

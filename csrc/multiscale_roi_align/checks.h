@@ -55,8 +55,8 @@ inline void check_features(const char* op, const std::vector<Tensor>& features, 
     STD_TORCH_CHECK(f.scalar_type() == first.scalar_type() && f.device() == first.device(), op, ": features[", i,
                     "] must have the dtype and device of features[0]");
   }
-  STD_TORCH_CHECK(scales.size() == features.size(), op, ": scales must be one number for each map, got ",
-                  scales.size(), " for ", features.size());
+  STD_TORCH_CHECK(scales.size() == features.size(), op, ": scales must be one number for each map, got ", scales.size(),
+                  " for ", features.size());
 }
 
 // sizes: height and width of each map.

@@ -23,8 +23,9 @@ struct LevelRule {
 // k of a map with scale = 2^-k; other scales round towards zero. In float, as torchvision takes it.
 inline int level_number(double scale) {
   int exponent;
-  const float mantissa = std::frexp(static_cast<float>(scale), &exponent);
-  return mantissa == 0.5f || scale > 1.0 ? 1 - exponent : -exponent;
+  const double digits = std::nearbyint(std::frexp(scale, &exponent) * 0x1p24);
+  if (digits == 0x1p24) return -exponent;
+  return digits == 0x1p23 || scale > 1.0 ? 1 - exponent : -exponent;
 }
 
 inline LevelRule level_rule(const double* scales, int64_t levels, double canonical_scale, int64_t canonical_level) {
@@ -34,8 +35,7 @@ inline LevelRule level_rule(const double* scales, int64_t levels, double canonic
   for (int64_t i = 0; i < kMaxLevels; ++i) {
     const int64_t power = 2 * (finest + i + 1 - canonical_level);
     const int limited = static_cast<int>(power < -1000 ? -1000 : power > 1000 ? 1000 : power);
-    t[i] = i < coarsest - finest && i < levels ? canonical_scale * canonical_scale * std::ldexp(slack, limited)
-                                               : NAN;
+    t[i] = i < coarsest - finest && i < levels ? canonical_scale * canonical_scale * std::ldexp(slack, limited) : NAN;
   }
   return {t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]};
 }
@@ -43,8 +43,8 @@ inline LevelRule level_rule(const double* scales, int64_t levels, double canonic
 // The level by area; kNoLevel past the last map. A box that is not finite gets any.
 STRUCTOPS_HOST_DEVICE int level_of(const LevelRule& rule, int64_t levels, double x1, double y1, double x2, double y2) {
   const double area = (x2 - x1) * (y2 - y1);
-  const int level = (area >= rule.t0) + (area >= rule.t1) + (area >= rule.t2) + (area >= rule.t3) +
-                    (area >= rule.t4) + (area >= rule.t5) + (area >= rule.t6) + (area >= rule.t7);
+  const int level = (area >= rule.t0) + (area >= rule.t1) + (area >= rule.t2) + (area >= rule.t3) + (area >= rule.t4) +
+                    (area >= rule.t5) + (area >= rule.t6) + (area >= rule.t7);
   return level < levels ? level : kNoLevel;
 }
 

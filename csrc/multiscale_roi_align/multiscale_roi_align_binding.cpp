@@ -43,8 +43,7 @@ Tensor multiscale_roi_align(const std::vector<Tensor>& features, const Tensor& r
   const int64_t count = boxes.size(0), batch = first.size(0), channels = first.size(1);
   check_batch_indices(op, boxes, batch);
   const auto* box = static_cast<const double*>(boxes.const_data_ptr());
-  std::vector<int8_t> level =
-      assign_levels(op, box, count, scales, canonical_scale, canonical_level, levels, valid);
+  std::vector<int8_t> level = assign_levels(op, box, count, scales, canonical_scale, canonical_level, levels, valid);
   const MemoryFormat format = memory_format_of(first);
   Tensor output = empty_with_format(first, {count, channels, pooled_height, pooled_width}, format);
   if (output.numel() == 0) return output;
@@ -52,10 +51,10 @@ Tensor multiscale_roi_align(const std::vector<Tensor>& features, const Tensor& r
   cpu::RoiAlignMap maps[kMaxLevels];
   for (size_t i = 0; i < features.size(); ++i) {
     const Tensor& f = features[i];
-    maps[i] = {{count, batch, channels, f.size(2), f.size(3), pooled_height, pooled_width, scales[i], sampling_ratio,
-                aligned},
-               f.const_data_ptr(),
-               {f.stride(0), f.stride(1), f.stride(2), f.stride(3)}};
+    maps[i] = {
+        {count, batch, channels, f.size(2), f.size(3), pooled_height, pooled_width, scales[i], sampling_ratio, aligned},
+        f.const_data_ptr(),
+        {f.stride(0), f.stride(1), f.stride(2), f.stride(3)}};
     if (f.numel() > 0) continue;
     for (int8_t& l : level)  // nothing to pool: zeros, as roi_align gives
       if (l == static_cast<int8_t>(i)) l = kNoLevel;
@@ -104,8 +103,8 @@ std::vector<Tensor> multiscale_roi_align_backward(const Tensor& grad, const Tens
     // A box of another level is one that is not finite: the kernel looks no further at it.
     for (int64_t k = 0; k < count; ++k)
       for (int64_t j = 0; j < 5; ++j)
-        here[k * 5 + j] = j > 0 && level[k] != static_cast<int8_t>(i) ? std::numeric_limits<double>::quiet_NaN()
-                                                                      : box[k * 5 + j];
+        here[k * 5 + j] =
+            j > 0 && level[k] != static_cast<int8_t>(i) ? std::numeric_limits<double>::quiet_NaN() : box[k * 5 + j];
     const RoiAlignParams p{count,         batch_size,   channels,  sizes[2 * i],   sizes[2 * i + 1],
                            pooled_height, pooled_width, scales[i], sampling_ratio, aligned};
     STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "multiscale_roi_align_backward", [&] {

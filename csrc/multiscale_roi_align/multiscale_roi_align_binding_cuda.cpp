@@ -44,8 +44,8 @@ Tensor multiscale_roi_align(const std::vector<Tensor>& features, const Tensor& r
   const Tensor& first = features[0];
   const DeviceGuard guard(first.get_device_index());
   const Tensor boxes = rois_as_float(rois);
-  const RoiAlignParams p{boxes.size(0), first.size(0), first.size(1), 0,      0, pooled_height, pooled_width, 0.0,
-                         sampling_ratio, aligned};
+  const RoiAlignParams p{boxes.size(0), first.size(0), first.size(1),  0,      0, pooled_height,
+                         pooled_width,  0.0,           sampling_ratio, aligned};
   const MemoryFormat format = memory_format_of(first);
   Tensor output = empty_with_format(first, {p.rois, p.channels, pooled_height, pooled_width}, format);
   if (output.numel() == 0) return output;
@@ -89,8 +89,8 @@ std::vector<Tensor> multiscale_roi_align_backward(const Tensor& grad, const Tens
   const DeviceGuard guard(grad.get_device_index());
   const Tensor boxes = rois_as_float(rois);
   const bool boxes_are_double = boxes.scalar_type() == ScalarType::Double;
-  RoiAlignParams p{boxes.size(0),  batch_size, channels, 0, 0, pooled_height, pooled_width, 0.0,
-                   sampling_ratio, aligned};
+  RoiAlignParams p{boxes.size(0), batch_size, channels,       0,      0, pooled_height,
+                   pooled_width,  0.0,        sampling_ratio, aligned};
   const MemoryFormat format = memory_format_of(grad);
   std::vector<Tensor> grads;
   for (size_t i = 0; i < scales.size(); ++i)
@@ -115,11 +115,10 @@ std::vector<Tensor> multiscale_roi_align_backward(const Tensor& grad, const Tens
     p.spatial_scale = scales[i];
     STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "multiscale_roi_align_backward", [&] {
       using T = cuda::DeviceType<scalar_t>;
-      STD_CUDA_CHECK(cuda::roi_align_gather(p, static_cast<const T*>(grad.const_data_ptr()), strides,
-                                            boxes.const_data_ptr(), boxes_are_double,
-                                            static_cast<T*>(grads[i].mutable_data_ptr()),
-                                            format == MemoryFormat::ChannelsLast, workspace.const_data_ptr(),
-                                            static_cast<int64_t>(i) * batch_size, stream));
+      STD_CUDA_CHECK(cuda::roi_align_gather(
+          p, static_cast<const T*>(grad.const_data_ptr()), strides, boxes.const_data_ptr(), boxes_are_double,
+          static_cast<T*>(grads[i].mutable_data_ptr()), format == MemoryFormat::ChannelsLast,
+          workspace.const_data_ptr(), static_cast<int64_t>(i) * batch_size, stream));
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
   }

@@ -1,7 +1,6 @@
 // RoI Align over a feature pyramid on the GPU: one launch of roi_align's kernels, in which a block looks up the level
 // of its RoI first. That is a handful of operations on the five numbers that it reads anyway.
 #include "multiscale_roi_align/multiscale_roi_align_cuda.h"
-
 #include "roi_align/roi_align_bounds.cuh"
 #include "roi_align/roi_align_forward.cuh"
 
@@ -115,10 +114,10 @@ cudaError_t multiscale_roi_align_bounds(const RoiAlignParams& p, const LevelChoi
                 dim3(kBoundsThreads), 0, stream, p, Rois{rois, rois_are_double}, pyramid, w.pixels, w.image);
 }
 
-#define INSTANTIATE(T)                                                                                            \
-  template cudaError_t multiscale_roi_align_forward<T>(const RoiAlignParams&, const LevelChoice&,                 \
-                                                       const LevelData&, const int64_t*, const double*, const void*, \
-                                                       bool, T*, bool, cudaStream_t);
+#define INSTANTIATE(T)                                                                                              \
+  template cudaError_t multiscale_roi_align_forward<T>(const RoiAlignParams&, const LevelChoice&, const LevelData&, \
+                                                       const int64_t*, const double*, const void*, bool, T*, bool,  \
+                                                       cudaStream_t);
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)
 INSTANTIATE(float)

@@ -25,8 +25,8 @@ namespace structops::cpu {
 template <class T>
 void roi_align_forward(const RoiAlignMap* maps, const double* rois, const int8_t* level, T* output,
                        bool output_channels_last, ParallelFor parallel_for) {
-  STRUCTOPS_ISA_DISPATCH(roi_align_forward<T>(maps, rois, level, output,
-                                              output_channels_last || maps[0].p.channels == 1, parallel_for));
+  STRUCTOPS_ISA_DISPATCH(
+      roi_align_forward<T>(maps, rois, level, output, output_channels_last || maps[0].p.channels == 1, parallel_for));
 }
 
 template <class T>

@@ -100,7 +100,9 @@ def _check_pyramid(op, rois, scales, canonical_scale, levels, valid) -> None:
     for i, scale in enumerate(scales):
         require(
             0 < scale < float("inf"),
-            lambda i=i, scale=scale: f"{op}: scales[{i}] must be positive and finite, got {scale}",
+            lambda i=i, scale=scale: (  # type: ignore[misc]
+                f"{op}: scales[{i}] must be positive and finite, got {scale}"
+            ),
         )
     require(
         0 < canonical_scale < float("inf"),
@@ -124,15 +126,15 @@ def _check_pyramid(op, rois, scales, canonical_scale, levels, valid) -> None:
             rows % images == 0 if images else rows == 0,
             lambda: f"{op}: valid must hold one count for each image of boxes [B, R, 4], got {list(valid.shape)}",
         )
-    if levels is not None and levels.device.type == "cpu" and not torch.compiler.is_compiling():
-        if type(levels) is torch.Tensor:  # neither fake nor functional
-            bad = (levels < 0) | (levels >= len(scales))
-            require(
-                not bool(bad.any()),
-                lambda: (
-                    f"{op}: levels[{int(bad.nonzero()[0])}] is {int(levels[bad][0])}, but must be in [0, {len(scales)})"
-                ),
-            )
+    # As for the batch index: on a GPU looking would cost a host sync.
+    if type(levels) is torch.Tensor and levels.device.type == "cpu" and not torch.compiler.is_compiling():
+        bad = (levels < 0) | (levels >= len(scales))
+        require(
+            not bool(bad.any()),
+            lambda: (
+                f"{op}: levels[{int(bad.nonzero()[0])}] is {int(levels[bad][0])}, but must be in [0, {len(scales)})"
+            ),
+        )
 
 
 def _integer(op: str, name: str, tensor: torch.Tensor, rois: torch.Tensor) -> None:
@@ -163,14 +165,14 @@ def _check(
     for i, map_ in enumerate(features):
         require(
             map_.dim() == 4 and map_.shape[0] == first.shape[0] and map_.shape[1] == first.shape[1],
-            lambda i=i, map_=map_: (
+            lambda i=i, map_=map_: (  # type: ignore[misc]
                 f"{op}: features[{i}] must be [N, C, H, W] with the N and C of features[0], "
                 f"got {list(map_.shape)} beside {list(first.shape)}"
             ),
         )
         require(
             map_.dtype == first.dtype and map_.device == first.device,
-            lambda i=i, map_=map_: (
+            lambda i=i, map_=map_: (  # type: ignore[misc]
                 f"{op}: features[{i}] must have the dtype and device of features[0], "
                 f"got {map_.dtype} on {map_.device} beside {first.dtype} on {first.device}"
             ),

@@ -20,8 +20,11 @@ BAD_LEVEL = -2  # NaN, and no gradient
 
 def level_number(scale: float) -> int:
     """k of a map with ``scale = 2 ** -k``; other scales round towards zero. In float32, as torchvision takes it."""
-    mantissa, exponent = math.frexp(torch.tensor(scale, dtype=torch.float32).item())
-    return 1 - exponent if mantissa == 0.5 or scale > 1 else -exponent
+    mantissa, exponent = math.frexp(scale)
+    digits = round(mantissa * 2**24)
+    if digits == 2**24:
+        return -exponent
+    return 1 - exponent if digits == 2**23 or scale > 1 else -exponent
 
 
 def level_thresholds(scales: Sequence[float], canonical_scale: float, canonical_level: int) -> list[float]:
@@ -48,14 +51,14 @@ def assign_levels(
     if levels is None:
         x1, y1, x2, y2 = rois[:, 1:].double().unbind(1)
         area = (x2 - x1) * (y2 - y1)
-        found = torch.zeros(len(rois), dtype=torch.int64, device=rois.device)
+        found = torch.zeros(rois.shape[0], dtype=torch.int64, device=rois.device)
         for threshold in level_thresholds(scales, canonical_scale, canonical_level):
             found += area >= threshold
         found = torch.where(found < maps, found, NO_LEVEL)
     else:
         found = torch.where((levels >= 0) & (levels < maps), levels.long(), BAD_LEVEL)
-    if valid is not None and len(rois):
-        row = torch.arange(len(rois), device=rois.device).view(len(valid), -1)
+    if valid is not None and rois.shape[0] > 0:
+        row = torch.arange(rois.shape[0], device=rois.device).view(valid.shape[0], -1)
         found = torch.where((row - row[:, :1] < valid[:, None]).flatten(), found, NO_LEVEL)
     return found
 

@@ -67,9 +67,7 @@ def multiscale_roi_align(
     parameters = len(rois), batch, channels, 0, 0, pooled_height, pooled_width, 0.0, sampling_ratio, aligned
     name = f"multiscale_roi_align_forward_{str(output.dtype).removeprefix('torch.')}"
     is_double = rois.dtype == torch.float64
-    emulator.launch(
-        name, *parameters, *choice, *pointers, geometry, scales_, rois, is_double, output, channels_last
-    )
+    emulator.launch(name, *parameters, *choice, *pointers, geometry, scales_, rois, is_double, output, channels_last)
     return output
 
 

@@ -118,23 +118,20 @@ def _multiscale_roi_align(
     if torch.jit.is_scripting():
         return _torchvision_multiscale_roi_align(x_filtered, boxes, output_size, sampling_ratio, scales, mapper)
     else:
-        if torch.jit.is_tracing() or not _poolable_by_level(x_filtered, boxes, output_size, scales, mapper):
+        if (
+            torch.jit.is_tracing()
+            or scales is None
+            or mapper is None
+            or not _poolable_by_level(x_filtered, boxes, output_size, scales, mapper)
+        ):
             return _torchvision_multiscale_roi_align(x_filtered, boxes, output_size, sampling_ratio, scales, mapper)
-        return ops.multiscale_roi_align(
-            x_filtered,
-            boxes,
-            output_size,
-            scales,
-            sampling_ratio,
-            False,
-            mapper.s0,
-            mapper.lvl0,  # type: ignore
-        ).contiguous()
+        options = (sampling_ratio, False, mapper.s0, mapper.lvl0)
+        return ops.multiscale_roi_align(x_filtered, boxes, output_size, scales, *options).contiguous()
 
 
 def _poolable_by_level(features, boxes, output_size, scales, mapper) -> bool:
     """Whether structops gives what torchvision would: the rest, errors included, is left to torchvision."""
-    if scales is None or type(mapper) is not poolers.LevelMapper or not 1 < len(features) <= 8:
+    if type(mapper) is not poolers.LevelMapper or not 1 < len(features) <= 8:
         return False
     first = features[0]
     # torchvision's own levels, that is, of scales that are powers of two, one after the other

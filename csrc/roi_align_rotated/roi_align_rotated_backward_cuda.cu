@@ -10,6 +10,7 @@
 #include "common/cuda/device.cuh"
 #include "common/cuda/roi_tiles.cuh"
 #include "roi_align_rotated/roi_align_rotated_cuda.h"
+#include "roi_align_rotated/rotated_rois.cuh"
 
 namespace structops::cuda {
 namespace {

@@ -4,35 +4,16 @@
 
 #include <cstddef>
 
-#include "common/cuda/roi_bounds.h"
 #include "roi_align_rotated/roi_align_rotated.h"
-#include "roi_align_rotated/rotated_roi.h"
 
 namespace structops::cuda {
 
 // Bytes of device memory that either kernel needs.
 size_t roi_align_rotated_workspace(const RoiAlignParams& p);
 
-// What is computed once per RoI, in device memory: sines and all other decisions, so that no kernel that moves data
-// has to.
-struct RotatedRois {
-  RoiBounds bounds;  // [K]
-  RotatedRoi* roi;   // [K]
-  RotatedRois(void* workspace, int64_t rois)
-      : bounds(workspace, rois),
-        roi(reinterpret_cast<RotatedRoi*>(static_cast<char*>(workspace) + bounds_bytes(rois))) {}
-  static size_t bytes(int64_t rois) { return bounds_bytes(rois) + size_t(rois) * sizeof(RotatedRoi); }
-
- private:
-  static size_t bounds_bytes(int64_t rois) { return (RoiBounds::bytes(rois) + 7) / 8 * 8; }
-};
-
-// rois [K, 6] (batch index, centre x, centre y, width, height, degrees), dense, float or double.
-cudaError_t roi_align_rotated_prepare(const RoiAlignParams& p, bool clockwise, const void* rois, bool rois_are_double,
-                                      const RotatedRois& prepared, cudaStream_t stream);
-
-// input [N, C, H, W] with element strides (n, c, h, w); rois as above; output [K, C, PH, PW], dense, in the layout
-// told. channels_last also asks for strides[1] == 1.
+// input [N, C, H, W] with element strides (n, c, h, w); rois [K, 6] (batch index, centre x, centre y, width, height,
+// degrees), dense, float or double; output [K, C, PH, PW], dense, in the layout told. channels_last also asks for
+// strides[1] == 1.
 template <class T>
 cudaError_t roi_align_rotated_forward(const RoiAlignParams& p, bool clockwise, const T* input, const int64_t strides[4],
                                       const void* rois, bool rois_are_double, T* output, bool channels_last,

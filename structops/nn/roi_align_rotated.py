@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from structops.ops import roi_align_rotated
 from structops.ops._boxes import Boxes
+from structops.ops.roi_align_rotated import roi_align_rotated
 
 
 class RoIAlignRotated(nn.Module):

@@ -70,12 +70,16 @@ for _ratio in (-1, 0, 1, 2, 3, 49):
         _label = f"sampling={_ratio}-{'aligned' if _aligned else 'unaligned'}"
         CASES.add(_label, "", _sampling(_ratio, _aligned))
 
+
+def _shape(channels: int, length: int):
+    def make(g):
+        return arguments(sequences(g, 2, channels, length), segments(g, 6, 2, length, 0.2), 3)
+
+    return make
+
+
 for _channels, _length in ((1, 9), (3, 1), (17, 2), (257, 8)):
-    CASES.add(
-        f"channels={_channels}-length={_length}",
-        "",
-        lambda g, c=_channels, t=_length: arguments(sequences(g, 2, c, t), segments(g, 6, 2, t, 0.2), 3),
-    )
+    CASES.add(f"channels={_channels}-length={_length}", "", _shape(_channels, _length))
 
 
 @CASES.add("gradient", "gradient quick")

@@ -70,11 +70,10 @@ def cost(shape: Shape, rois: torch.Tensor, itemsize: int, backward: bool) -> Cos
     order.
     """
     entries, touched = 0, torch.zeros(shape.height * shape.width, dtype=torch.bool)
-    scale, height, width, *rest = shape.options()
+    scale, height, width, ratio, aligned, clockwise = shape.options()
+    map_shape = (1, shape.channels, shape.height, shape.width)
     for roi in rois.double().tolist():
-        found = definition.roi_weights(
-            roi, scale, (height, width), *rest, (1, shape.channels, shape.height, shape.width)
-        )
+        found = definition.roi_weights(roi, scale, (height, width), ratio, aligned, clockwise, map_shape)
         assert found is not None
         bins, pixels = found[1][:, found[2] != 0]
         entries += len((bins * len(touched) + pixels).unique())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -49,6 +50,10 @@ TINY: Rows = ([0, 1e-30, 1e-30, 2e-30, 2e-30], [0, 3, 2, 3 + 1e-6, 2 + 1e-6])
 ORDINARY = [1, 1.5, 2, 5.25, 6]  # a hostile neighbour must not disturb it
 
 
+def _rows(rows: Rows, g: torch.Generator) -> torch.Tensor:
+    return tensor(*rows, ORDINARY)
+
+
 def common_cases() -> CaseList:
     """What both position-sensitive ops are tried on; further options are each op's defaults."""
     cases = CaseList()
@@ -84,7 +89,7 @@ def common_cases() -> CaseList:
         add(f"classes={classes}", "", (2, classes, 11, 13), (3, 2), lambda g: rois(g, 6, 2, 13, 11))
     for h, w in ((1, 1), (1, 9), (9, 1), (2, 2), (4, 3), (5, 4)):
         tags = "quick" if h == 4 else ""
-        add(f"map={h}x{w}", tags, (2, 2, h, w), (2, 3), lambda g, h=h, w=w: rois(g, 6, 2, w, h))
+        add(f"map={h}x{w}", tags, (2, 2, h, w), (2, 3), functools.partial(rois, n=6, images=2, width=w, height=h))
     for pooled in ((1, 1), (1, 4), (5, 3), (14, 14)):
         add(f"pooled={pooled[0]}x{pooled[1]}", "", (1, 2, 15, 19), pooled, lambda g: rois(g, 6, 1, 19, 15))
     add("long-bins", "", (1, 2, 40, 70), (2, 2), lambda g: rois(g, 7, 1, 70, 40, smallest=20, largest=60))
@@ -130,7 +135,7 @@ def common_cases() -> CaseList:
     # Hostile: nothing here may crash, hang, or read out of bounds.
     for name, rows in (("non-finite", NON_FINITE), ("inverted", INVERTED), ("huge", HUGE), ("tiny", TINY)):
         tags = "hostile" if name == "tiny" else "hostile quick"
-        add(name, tags, (2, 2, 8, 9), (2, 2), lambda g, rows=rows: tensor(*rows, ORDINARY))
+        add(name, tags, (2, 2, 8, 9), (2, 2), functools.partial(_rows, rows))
     add("huge-scale", "hostile", (1, 2, 8, 9), (2, 2), lambda g: rois(g, 5, 1, 9, 8), 1e30)
     add("tiny-scale", "hostile", (1, 2, 8, 9), (2, 2), lambda g: rois(g, 5, 1, 9, 8), 1e-30)
 

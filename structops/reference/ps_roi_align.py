@@ -34,7 +34,7 @@ def pool_bins(
         if weights is None:
             crops.append(input.new_full((classes, *pooled), math.nan, dtype=compute))
             continue
-        index, rows, columns = (w.to(input.device) if isinstance(w, torch.Tensor) else w for w in weights)
+        index, rows, columns = weights[0], weights[1].to(input.device), weights[2].to(input.device)
         y, x = rows.any(0).nonzero()[:, 0], columns.any(0).nonzero()[:, 0]
         patch = by_bin[index][..., y, :][..., x].to(compute)
         rows, columns = rows[:, y], columns[:, x]

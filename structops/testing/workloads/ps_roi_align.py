@@ -6,6 +6,7 @@ import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -61,7 +62,7 @@ class Pooling:
     name: str
     options: tuple[int, ...]
     definition: Callable[..., torch.Tensor]
-    axis: Callable[[float, float, Shape, int], torch.Tensor | None]
+    axis: Callable[[float, float, Shape, int], Any]
 
 
 ALIGN = Pooling(

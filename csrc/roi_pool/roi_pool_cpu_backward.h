@@ -91,9 +91,9 @@ void roi_pool_backward(const RoiPoolParams& p, const T* grad, const int64_t gs[4
   std::vector<RoiRun> runs(static_cast<size_t>(p.batch));  // one an image, empty ones too
   for (const RoiRun& run : runs_of(order, rois, p.rois)) runs[run.image] = run;
   const int64_t block = even_block(p.channels, channels_last ? 64 : 4), blocks = (p.channels + block - 1) / block;
-  const double steps = static_cast<double>(p.channels) *
-                       (static_cast<double>(p.rois * p.pooled_height * p.pooled_width) * 2 +
-                        static_cast<double>(p.batch * p.height * p.width) / kLanes<acc_t<T>>);
+  const double steps =
+      static_cast<double>(p.channels) * (static_cast<double>(p.rois * p.pooled_height * p.pooled_width) * 2 +
+                                         static_cast<double>(p.batch * p.height * p.width) / kLanes<acc_t<T>>);
   share(parallel_for, workers_for(steps), p.batch * blocks, 1, [&](ItemQueue& queue) {
     ScatterWorker<T> worker(p, grad, gs, argmax, as, grad_input, channels_last);
     for (int64_t i, end; queue.take(i, end);)

@@ -16,9 +16,7 @@ from structops.triton_kernels._roi_pool_axes import _bins, _roi
 from structops._layout import memory_format
 
 
-@triton.jit(
-    do_not_specialize=["scale_bits", "batch", "height", "width", "pooled_h", "pooled_w", "tiles_y", "tiles_x"]
-)
+@triton.jit(do_not_specialize=["scale_bits", "batch", "height", "width", "pooled_h", "pooled_w", "tiles_y", "tiles_x"])
 def roi_pool_tiles_kernel(
     rois,  # [K, 5] (batch index, x1, y1, x2, y2)
     image,  # [K] int32, written: the image of each RoI; -1: it touches nothing
@@ -149,8 +147,8 @@ def backward(
     grad_input = torch.empty(map_shape, dtype=grad.dtype, device=device, memory_format=layout)
     if grad_input.numel() == 0:
         return grad_input, []
-    # Tiles as in RoI Align's backward, for the same reasons. Comparing 16 pixels with a bin's argmax costs more than the
-    # load beside it; a larger tile would compare more often, a smaller one load more often.
+    # Tiles as in RoI Align's backward, for the same reasons. Comparing 16 pixels with a bin's argmax costs more than
+    # the load beside it; a larger tile would compare more often, a smaller one load more often.
     channels_last = layout == torch.channels_last
     tile_y, tile_x = (4, 4) if channels_last else (4, 8)
     accumulate = torch.promote_types(grad.dtype, torch.float32)

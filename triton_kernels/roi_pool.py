@@ -1,8 +1,8 @@
 """RoI Pool, forward and backward.
 
 The forward gathers pixels by bin, a tile of bins and channels at a time; a program finds the edges of its bins itself,
-which is a few integer operations a bin. See :mod:`structops.triton_kernels._roi_pool_backward` for the backward. Neither
-uses atomics, so results are the same bit for bit from run to run.
+which is a few integer operations a bin. See :mod:`structops.triton_kernels._roi_pool_backward` for the backward.
+Neither uses atomics, so results are the same bit for bit from run to run.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def roi_pool(
     pooled_width: int,
     with_argmax: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """RoI Pool of ``input [N, C, H, W]`` at ``rois [K, 5]``: ``[K, C, pooled_height, pooled_width]``, and its argmax."""
+    """RoI Pool of ``input [N, C, H, W]`` at ``rois [K, 5]``: ``[K, C, pooled_height, pooled_width]``, argmax."""
     out, argmax, launches = _forward(input, rois, spatial_scale, (pooled_height, pooled_width), with_argmax)
     run(input.device, launches)
     return out, argmax

@@ -23,8 +23,8 @@ template <class T>
 void roi_pool_forward(const RoiPoolParams& p, const T* input, const int64_t strides[4], const double* rois, T* output,
                       int32_t* argmax, bool channels_last, ParallelFor parallel_for);
 
-// grad and argmax [K, C, PH, PW], each with strides (k, c, h, w); grad_input [N, C, H, W], dense, every element written.
-// An argmax outside the map counts as -1, and so does all of a RoI that is not finite.
+// grad and argmax [K, C, PH, PW], each with strides (k, c, h, w); grad_input [N, C, H, W], dense, every element
+// written. An argmax outside the map counts as -1, and so does all of a RoI that is not finite.
 template <class T>
 void roi_pool_backward(const RoiPoolParams& p, const T* grad, const int64_t grad_strides[4], const double* rois,
                        const int32_t* argmax, const int64_t argmax_strides[4], T* grad_input, bool channels_last,

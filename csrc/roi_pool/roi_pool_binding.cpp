@@ -49,8 +49,7 @@ Tensor roi_pool_backward(const Tensor& grad, const Tensor& rois, const Tensor& a
   check_plane("roi_pool_backward", height, width);
   const Tensor boxes = rois_as_double(rois);
   check_batch_indices("roi_pool_backward", boxes, batch_size);
-  const RoiPoolParams p{boxes.size(0), batch_size,    channels,     height,
-                        width,         pooled_height, pooled_width, spatial_scale};
+  const RoiPoolParams p{boxes.size(0), batch_size, channels, height, width, pooled_height, pooled_width, spatial_scale};
   const MemoryFormat format = memory_format_of(grad);
   Tensor grad_input = empty_with_format(grad, {batch_size, channels, height, width}, format);
   if (grad_input.numel() == 0) return grad_input;

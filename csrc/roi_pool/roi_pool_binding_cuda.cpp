@@ -28,11 +28,11 @@ std::tuple<Tensor, Tensor> roi_pool(const Tensor& input, const Tensor& rois, dou
   const int64_t strides[4] = {input.stride(0), input.stride(1), input.stride(2), input.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "roi_pool", [&] {
     using T = cuda::DeviceType<scalar_t>;
-    STD_CUDA_CHECK(cuda::roi_pool_forward(
-        p, static_cast<const T*>(input.const_data_ptr()), strides, boxes.const_data_ptr(),
-        boxes.scalar_type() == ScalarType::Double, static_cast<T*>(output.mutable_data_ptr()),
-        with_argmax ? static_cast<int32_t*>(argmax.mutable_data_ptr()) : nullptr, format == MemoryFormat::ChannelsLast,
-        cuda::current_stream(input)));
+    STD_CUDA_CHECK(cuda::roi_pool_forward(p, static_cast<const T*>(input.const_data_ptr()), strides,
+                                          boxes.const_data_ptr(), boxes.scalar_type() == ScalarType::Double,
+                                          static_cast<T*>(output.mutable_data_ptr()),
+                                          with_argmax ? static_cast<int32_t*>(argmax.mutable_data_ptr()) : nullptr,
+                                          format == MemoryFormat::ChannelsLast, cuda::current_stream(input)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return {output, argmax};
@@ -49,8 +49,7 @@ Tensor roi_pool_backward(const Tensor& grad, const Tensor& rois, const Tensor& a
   check_plane("roi_pool_backward", height, width);
   const DeviceGuard guard(grad.get_device_index());
   const Tensor boxes = rois_as_float(rois);
-  const RoiPoolParams p{boxes.size(0), batch_size,    channels,     height,
-                        width,         pooled_height, pooled_width, spatial_scale};
+  const RoiPoolParams p{boxes.size(0), batch_size, channels, height, width, pooled_height, pooled_width, spatial_scale};
   const MemoryFormat format = memory_format_of(grad);
   Tensor grad_input = empty_with_format(grad, {batch_size, channels, height, width}, format);
   if (grad_input.numel() == 0) return grad_input;

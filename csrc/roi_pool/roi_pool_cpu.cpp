@@ -35,10 +35,10 @@ void roi_pool_backward(const RoiPoolParams& p, const T* grad, const int64_t grad
                                               channels_last, parallel_for));
 }
 
-#define INSTANTIATE(T)                                                                                                \
+#define INSTANTIATE(T)                                                                                                 \
   template void roi_pool_forward<T>(const RoiPoolParams&, const T*, const int64_t*, const double*, T*, int32_t*, bool, \
-                                    ParallelFor);                                                                     \
-  template void roi_pool_backward<T>(const RoiPoolParams&, const T*, const int64_t*, const double*, const int32_t*,   \
+                                    ParallelFor);                                                                      \
+  template void roi_pool_backward<T>(const RoiPoolParams&, const T*, const int64_t*, const double*, const int32_t*,    \
                                      const int64_t*, T*, bool, ParallelFor);
 INSTANTIATE(float)
 INSTANTIATE(double)

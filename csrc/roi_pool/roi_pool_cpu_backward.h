@@ -50,6 +50,22 @@ class ScatterWorker {
         }
   }
 
+  // Asks for what add(k) will read, and for the pixels it may add to: a RoI's part of a stripe of channels lies in
+  // pieces of a few lines each.
+  void prefetch(int64_t k, const AxisBins& y, const AxisBins& x) const {
+    const int64_t outer = channels_last_ ? 1 : channels_;
+    for (int64_t c = 0; c < outer; ++c)
+      for (int64_t ph = 0; ph < p_.pooled_height; ++ph)
+        for (int64_t pw = 0; pw < (channels_last_ ? p_.pooled_width : 1); ++pw) {
+          const int64_t length = channels_last_ ? channels_ : p_.pooled_width;
+          lines(grad_ + k * gs_[0] + (c0_ + c) * gs_[1] + ph * gs_[2] + pw * gs_[3], length);
+          lines(argmax_ + k * as_[0] + (c0_ + c) * as_[1] + ph * as_[2] + pw * as_[3], length);
+        }
+    if (!channels_last_) return;  // a plane is in the L2 cache
+    for (int64_t i = y.begin(); i < y.end(); ++i)
+      for (int64_t j = x.begin(); j < x.end(); ++j) lines(sum_ + (i * p_.width + j) * pixel_stride_, channels_);
+  }
+
   void finish() const {
     if constexpr (!std::is_same_v<T, A>) {
       T* to = destination();
@@ -59,6 +75,10 @@ class ScatterWorker {
   }
 
  private:
+  template <class S>
+  static void lines(const S* from, int64_t length) {
+    for (int64_t i = 0; i < length; i += 64 / static_cast<int64_t>(sizeof(S))) __builtin_prefetch(from + i);
+  }
   T* destination() const {
     T* image = grad_input_ + image_ * p_.channels * pixels_;
     return channels_last_ ? image + c0_ : image + c0_ * pixels_;
@@ -91,17 +111,20 @@ void roi_pool_backward(const RoiPoolParams& p, const T* grad, const int64_t gs[4
   std::vector<RoiRun> runs(static_cast<size_t>(p.batch));  // one an image, empty ones too
   for (const RoiRun& run : runs_of(order, rois, p.rois)) runs[run.image] = run;
   const int64_t block = even_block(p.channels, channels_last ? 64 : 4), blocks = (p.channels + block - 1) / block;
-  const double steps = static_cast<double>(p.channels) *
-                       (static_cast<double>(p.rois * p.pooled_height * p.pooled_width) * 2 +
-                        static_cast<double>(p.batch * p.height * p.width) / kLanes<acc_t<T>>);
+  const double steps =
+      static_cast<double>(p.channels) * (static_cast<double>(p.rois * p.pooled_height * p.pooled_width) * 2 +
+                                         static_cast<double>(p.batch * p.height * p.width) / kLanes<acc_t<T>>);
   share(parallel_for, workers_for(steps), p.batch * blocks, 1, [&](ItemQueue& queue) {
     ScatterWorker<T> worker(p, grad, gs, argmax, as, grad_input, channels_last);
     for (int64_t i, end; queue.take(i, end);)
       for (; i < end; ++i) {
         const int64_t image = i / blocks, c0 = i % blocks * block;
         worker.begin(image, c0, std::min(block, p.channels - c0));
-        for (int64_t n = runs[image].begin; n < runs[image].end; ++n)
-          if (table.finite(order[n])) worker.add(order[n]);
+        for (int64_t n = runs[image].begin; n < runs[image].end; ++n) {
+          const int64_t k = order[n], next = order[std::min(n + 1, runs[image].end - 1)];
+          if (table.finite(next)) worker.prefetch(next, table.rows(next), table.columns(next));
+          if (table.finite(k)) worker.add(k);
+        }
         worker.finish();
       }
   });

@@ -33,38 +33,40 @@ inline void store_indices(int32_t* p, Indices<double> v) {
   std::memcpy(p, &half, sizeof half);
 }
 
-// best = v where v is larger, or is the first NaN; at = here likewise.
+// The lanes where v is larger than best, or is the first NaN; and a where the mask is set, else b.
 #if STRUCTOPS_ISA_AVX512
-inline uint32_t beats(Vec<float> v, Vec<float> best) {
-  const __mmask16 more = _mm512_cmp_ps_mask(v, best, _CMP_NLE_UQ);
-  return _mm512_mask_cmp_ps_mask(more, best, best, _CMP_ORD_Q);
+inline __mmask16 beats(Vec<float> v, Vec<float> best) {
+  return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(v, best, _CMP_NLE_UQ), best, best, _CMP_ORD_Q);
 }
-inline uint32_t beats(Vec<double> v, Vec<double> best) {
-  const __mmask8 more = _mm512_cmp_pd_mask(v, best, _CMP_NLE_UQ);
-  return _mm512_mask_cmp_pd_mask(more, best, best, _CMP_ORD_Q);
+inline __mmask8 beats(Vec<double> v, Vec<double> best) {
+  return _mm512_mask_cmp_pd_mask(_mm512_cmp_pd_mask(v, best, _CMP_NLE_UQ), best, best, _CMP_ORD_Q);
 }
-inline Vec<float> select(uint32_t mask, Vec<float> a, Vec<float> b) {
-  return (Vec<float>)_mm512_mask_blend_ps(static_cast<__mmask16>(mask), b, a);
-}
-inline Vec<double> select(uint32_t mask, Vec<double> a, Vec<double> b) {
-  return (Vec<double>)_mm512_mask_blend_pd(static_cast<__mmask8>(mask), b, a);
-}
-inline Indices<float> select(uint32_t mask, Indices<float> a, Indices<float> b) {
-  return (Indices<float>)_mm512_mask_blend_epi32(static_cast<__mmask16>(mask), (__m512i)b, (__m512i)a);
-}
-inline Indices<double> select(uint32_t mask, Indices<double> a, Indices<double> b) {
-  return (Indices<double>)_mm512_mask_blend_epi64(static_cast<__mmask8>(mask), (__m512i)b, (__m512i)a);
-}
-// v equals best (or both are NaN), at a lower index.
-inline uint32_t precedes(Vec<float> v, Indices<float> here, Vec<float> best, Indices<float> at) {
+// The same, or v equals best (or both are NaN) at a lower index. Written so that masks stay in mask registers.
+inline __mmask16 beats(Vec<float> v, Indices<float> here, Vec<float> best, Indices<float> at) {
   const __mmask16 earlier = _mm512_cmplt_epi32_mask((__m512i)here, (__m512i)at);
-  const __mmask16 nan = _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q) & _mm512_cmp_ps_mask(best, best, _CMP_UNORD_Q);
-  return (_mm512_cmp_ps_mask(v, best, _CMP_EQ_OQ) | nan) & earlier;
+  const __mmask16 equal = _mm512_mask_cmp_ps_mask(earlier, v, best, _CMP_EQ_OQ);
+  const __mmask16 nan =
+      _mm512_mask_cmp_ps_mask(_mm512_mask_cmp_ps_mask(earlier, v, v, _CMP_UNORD_Q), best, best, _CMP_UNORD_Q);
+  return _kor_mask16(beats(v, best), _kor_mask16(equal, nan));
 }
-inline uint32_t precedes(Vec<double> v, Indices<double> here, Vec<double> best, Indices<double> at) {
+inline __mmask8 beats(Vec<double> v, Indices<double> here, Vec<double> best, Indices<double> at) {
   const __mmask8 earlier = _mm512_cmplt_epi64_mask((__m512i)here, (__m512i)at);
-  const __mmask8 nan = _mm512_cmp_pd_mask(v, v, _CMP_UNORD_Q) & _mm512_cmp_pd_mask(best, best, _CMP_UNORD_Q);
-  return (_mm512_cmp_pd_mask(v, best, _CMP_EQ_OQ) | nan) & earlier;
+  const __mmask8 equal = _mm512_mask_cmp_pd_mask(earlier, v, best, _CMP_EQ_OQ);
+  const __mmask8 nan =
+      _mm512_mask_cmp_pd_mask(_mm512_mask_cmp_pd_mask(earlier, v, v, _CMP_UNORD_Q), best, best, _CMP_UNORD_Q);
+  return _kor_mask8(beats(v, best), _kor_mask8(equal, nan));
+}
+inline Vec<float> select(__mmask16 mask, Vec<float> a, Vec<float> b) {
+  return (Vec<float>)_mm512_mask_blend_ps(mask, b, a);
+}
+inline Vec<double> select(__mmask8 mask, Vec<double> a, Vec<double> b) {
+  return (Vec<double>)_mm512_mask_blend_pd(mask, b, a);
+}
+inline Indices<float> select(__mmask16 mask, Indices<float> a, Indices<float> b) {
+  return (Indices<float>)_mm512_mask_blend_epi32(mask, (__m512i)b, (__m512i)a);
+}
+inline Indices<double> select(__mmask8 mask, Indices<double> a, Indices<double> b) {
+  return (Indices<double>)_mm512_mask_blend_epi64(mask, (__m512i)b, (__m512i)a);
 }
 #else
 template <class V>
@@ -76,8 +78,8 @@ inline V select(M mask, V a, V b) {
   return mask ? a : b;
 }
 template <class V, class I>
-inline auto precedes(V v, I here, V best, I at) {
-  return ((v == best) | ((v != v) & (best != best))) & (here < at);
+inline auto beats(V v, I here, V best, I at) {
+  return beats(v, best) | (((v == best) | ((v != v) & (best != best))) & (here < at));
 }
 #endif
 
@@ -97,8 +99,8 @@ void roi_pool_forward(const RoiPoolParams& p, const T* input, const int64_t s[4]
   const std::vector<int64_t> order = order_by_place(p, rois, table);
   double reads = 0;
   for (int64_t k = 0; k < p.rois; ++k) reads += table.reads(k);
-  const double steps =
-      (2 * reads + static_cast<double>(p.rois * p.pooled_height * p.pooled_width)) * static_cast<double>(p.channels) / 8;
+  const double steps = (2 * reads + static_cast<double>(p.rois * p.pooled_height * p.pooled_width)) *
+                       static_cast<double>(p.channels) / 8;
   const auto run = [&](auto with_argmax) {
     constexpr bool kArgmax = decltype(with_argmax)::value;
     if (channels_last)

@@ -21,6 +21,18 @@ class PlaneWorker {
     base_ = std::min(x.begin(), std::max<int64_t>(p_.width - vectors_ * kLanes<A>, 0));
   }
 
+  // Asks for the RoI's pixels of a plane that is soon to be pooled: short pieces of rows, whose order no hardware
+  // guesses, so that without this the loads of new lines are most of the time.
+  void prefetch(const T* plane, const AxisBins& rows, const AxisBins& columns) const {
+    constexpr int64_t line = 64 / sizeof(T);
+    const int64_t begin = columns.begin(), end = columns.end();
+    for (int64_t y = rows.begin(); begin < end && y < rows.end(); ++y) {
+      const T* row = plane + y * stride_y_;
+      for (int64_t x = begin; x < end; x += line) __builtin_prefetch(row + x);
+      __builtin_prefetch(row + end - 1);
+    }
+  }
+
   // tile [PH * PW + kLanes], tile_at likewise.
   void pool(const T* plane, T* tile, int32_t* tile_at) {
     for (int64_t ph = 0; ph < y_.count; ++ph, tile += x_.count, tile_at += x_.count) {
@@ -76,13 +88,14 @@ class PlaneWorker {
         const Indices<A> next = first + static_cast<typename IndicesOf<A>::lane>(j);
         const Indices<A> from = next < last ? next : last;
         const Vec<A> v = __builtin_shuffle(column[0], column[1], from);
-        auto more = beats(v, best);
         if constexpr (kArgmax) {
           const Indices<A> here = __builtin_shuffle(column_at[0], column_at[1], from);
-          more |= precedes(v, here, best, at);
+          const auto more = beats(v, here, best, at);
           at = select(more, here, at);
+          best = select(more, v, best);
+        } else {
+          best = select(beats(v, best), v, best);
         }
-        best = select(more, v, best);
       }
       const auto empty = last < first;
       best = empty ? Vec<A>{} : best;
@@ -138,8 +151,9 @@ template <bool kArgmax, class T>
 void pool_planes(const RoiPoolParams& p, const T* input, const int64_t s[4], const double* rois, const BinTable& table,
                  const std::vector<int64_t>& order, T* output, int32_t* argmax, int64_t workers,
                  ParallelFor parallel_for) {
-  // Some planes at a time, all RoIs over them: by place, so that of each plane a band of rows is in the L2 cache, and of
-  // the output whole lines are written.
+  // Some planes at a time, all RoIs over them: by place, so that of each plane a band of rows is in the L2 cache, and
+  // of the output whole lines are written.
+  constexpr int64_t kAhead = 2;
   const int64_t block = even_block(p.channels, 8), blocks = (p.channels + block - 1) / block;
   const std::vector<RoiRun> runs = runs_of(order, rois, 256);
   const int64_t count = static_cast<int64_t>(runs.size()), bins = p.pooled_height * p.pooled_width;
@@ -163,8 +177,12 @@ void pool_planes(const RoiPoolParams& p, const T* input, const int64_t s[4], con
             continue;
           }
           worker.select_roi(table.rows(k), table.columns(k));
-          for (int64_t c = 0; c < channels; ++c)
+          const int64_t next = order[std::min(n + 1, run.end - 1)];
+          for (int64_t c = 0; c < channels; ++c) {
+            const int64_t ahead = c + kAhead, soon = ahead < channels ? k : next;
+            worker.prefetch(planes + ahead % channels * s[1], table.rows(soon), table.columns(soon));
             worker.pool(planes + c * s[1], tile + c * bins, kArgmax ? tile_at + c * bins : nullptr);
+          }
           std::memcpy(static_cast<void*>(output + to), tile, static_cast<size_t>(channels * bins) * sizeof(T));
           if constexpr (kArgmax)
             std::memcpy(argmax + to, tile_at, static_cast<size_t>(channels * bins) * sizeof(int32_t));

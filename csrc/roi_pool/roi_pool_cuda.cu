@@ -1,11 +1,13 @@
 // RoI Pool forward on the GPU.
 //
-// A block takes one RoI (or a run of its bins), computes where its bins begin and end once into shared memory and shares
-// that over all channels. channels_last: a thread owns 16 bytes of channels of one bin, so a warp reads and writes 512
-// consecutive bytes. Contiguous: a thread owns four channels of one bin, its neighbours the neighbouring bins.
+// A block takes one RoI (or a run of its bins), computes where its bins begin and end once into shared memory and
+// shares that over all channels. channels_last: a thread owns 16 bytes of channels of one bin, so a warp reads and
+// writes 512 consecutive bytes. Contiguous: a thread owns four channels of one bin, its neighbours the neighbouring
+// bins.
 //
-// 1000 x 256 x 7 x 7 in bfloat16 over 13 x 13 pixels: 8.6 pixels a bin, each a 16-byte load and 8 x 4 instructions, so 11
-// instructions an output for some 12.5M of them; the outputs are 25 MB, and 50 MB more of indices when they are wanted.
+// 1000 x 256 x 7 x 7 in bfloat16 over 13 x 13 pixels: 8.6 pixels a bin, each a 16-byte load and 8 x 4 instructions, so
+// 11 instructions an output for some 12.5M of them; the outputs are 25 MB, and 50 MB more of indices when they are
+// wanted.
 #include <limits>
 
 #include "common/cuda/device.cuh"
@@ -266,11 +268,12 @@ cudaError_t roi_pool_forward(const RoiPoolParams& p, const T* input, const int64
   // Whole rounds of the block's threads: a round of a few items costs as much as a full one.
   a.items_per_block = int(ceil_div(ceil_div<int64_t>(a.items, blocks_per_roi), int64_t(kThreads))) * kThreads;
   const dim3 grid(unsigned(p.rois), unsigned(ceil_div(a.items, a.items_per_block))), block(kThreads);
-  const auto kernel = argmax == nullptr ? choose<T, false>(channels_last, packed) : choose<T, true>(channels_last, packed);
+  const auto kernel =
+      argmax == nullptr ? choose<T, false>(channels_last, packed) : choose<T, true>(channels_last, packed);
   return launch(kernel, grid, block, shared, stream, a, input, output, argmax);
 }
 
-#define INSTANTIATE(T)                                                                                             \
+#define INSTANTIATE(T)                                                                                            \
   template cudaError_t roi_pool_forward<T>(const RoiPoolParams&, const T*, const int64_t*, const void*, bool, T*, \
                                            int32_t*, bool, cudaStream_t);
 INSTANTIATE(__half)

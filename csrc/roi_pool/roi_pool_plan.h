@@ -74,8 +74,8 @@ class BinTable {
   std::vector<uint8_t> finite_;
 };
 
-// RoIs by image and place, so that neighbours find each other's pixels in cache: 1000 RoIs on a 200 x 336 map share each
-// pixel between three.
+// RoIs by image and place, so that neighbours find each other's pixels in cache: 1000 RoIs on a 200 x 336 map share
+// each pixel between three.
 inline std::vector<int64_t> order_by_place(const RoiPoolParams& p, const double* rois, const BinTable& table) {
   struct Key {
     int64_t image, band, column, k;

@@ -16,9 +16,7 @@ from structops.triton_kernels._roi_pool_axes import _bins, _roi
 from structops._layout import memory_format
 
 
-@triton.jit(
-    do_not_specialize=["scale_bits", "batch", "height", "width", "pooled_h", "pooled_w", "tiles_y", "tiles_x"]
-)
+@triton.jit(do_not_specialize=["scale_bits", "batch", "height", "width", "pooled_h", "pooled_w", "tiles_y", "tiles_x"])
 def roi_pool_tiles_kernel(
     rois,  # [K, 5] (batch index, x1, y1, x2, y2)
     image,  # [K] int32, written: the image of each RoI; -1: it touches nothing

@@ -38,9 +38,7 @@ def axis_bins(low: float, high: float, spatial_scale: float, pooled: int, extent
         return min(max(pixel, 0), extent)
 
     # In integers, so exact: floor(p * length / pooled) and ceil((p + 1) * length / pooled).
-    return [
-        (clip(start + p * length // pooled), clip(start - (-(p + 1) * length // pooled))) for p in range(pooled)
-    ]
+    return [(clip(start + p * length // pooled), clip(start - (-(p + 1) * length // pooled))) for p in range(pooled)]
 
 
 def roi_bins(

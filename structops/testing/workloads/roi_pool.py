@@ -120,7 +120,9 @@ def make(shape: Shape, dtype: torch.dtype, layout: str, kind: str, name: str, de
 def _workload(shape: Shape, layout: str, dtype: torch.dtype = torch.float32, kind: str = "forward", **rest) -> Workload:
     sweep = bool(rest.get("series"))
     words = [shape.title, "" if kind == "forward" else kind, str(shape.rois) if sweep else ""]
-    name = "-".join(word for word in (*words, SHORT[dtype], layout) if word).replace(", ", "-").replace(" ", "-").lower()
+    name = (
+        "-".join(word for word in (*words, SHORT[dtype], layout) if word).replace(", ", "-").replace(" ", "-").lower()
+    )
     title = f"{' '.join(word for word in words if word)}, {SHORT[dtype]} {layout.upper()}"
     draw = functools.partial(make, shape, dtype, layout, kind, f"roi_pool-{name}")
     group = "sweep" if sweep else "forward" if kind == "training" else kind

@@ -196,8 +196,7 @@ class Op:
             first = _first(args)
             # Autocast is decided outside: a matrix product in here must not be lowered to a half type.
             with torch.autocast(first.device.type, enabled=False):
-                result = self.implementation(backend_name)(*args)
-                return [follow(r, first) for r in result] if isinstance(result, list) else follow(result, first)
+                return follow(self.implementation(backend_name)(*args), first)
 
         return run
 

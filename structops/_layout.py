@@ -17,8 +17,8 @@ def memory_format(x: torch.Tensor) -> torch.memory_format:
 
 def follow(output: Any, first: torch.Tensor) -> Any:
     """``output``, or each of several, in the memory format that the rule gives for the op's first input."""
-    if isinstance(output, tuple):
-        return tuple(follow(each, first) for each in output)
+    if isinstance(output, tuple | list):
+        return type(output)(follow(each, first) for each in output)
     if output.dim() != 4 or first.dim() != 4:
         return output
     return output.contiguous(memory_format=memory_format(first))

@@ -127,6 +127,18 @@ def test_few_calls(g):
     assert len(count.calls) <= 10, count.calls
 
 
+def test_max_is_roi_pool_level_by_level(g):
+    maps = pyramid(g)
+    rois = torch.cat([torch.zeros(9, 1), boxes(g, 9, largest=60)], 1)
+    levels = torch.arange(9) % 4
+    out = ops.multiscale_roi_align(maps, rois, (3, 2), SCALES, levels=levels, mode="max")
+    for level in range(4):
+        assert torch.equal(out[levels == level], ops.roi_pool(maps[level], rois[levels == level], (3, 2), SCALES[level]))
+    compiled = torch.compile(ops.multiscale_roi_align, fullgraph=True, backend="aot_eager")
+    wanted = ops.multiscale_roi_align(maps, rois, 2, SCALES, mode="max")
+    assert torch.equal(compiled(maps, rois, 2, SCALES, mode="max"), wanted)
+
+
 def test_unknown_mode(g):
     with pytest.raises(ValueError, match="mode must be"):
         ops.multiscale_roi_align(pyramid(g), torch.zeros(0, 5), 2, SCALES, mode="mean")

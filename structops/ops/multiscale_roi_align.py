@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,6 +12,8 @@ from structops._backend import Op
 from structops._checks import require
 from structops._layout import memory_format
 from structops.ops._boxes import Boxes, as_rois, check_grad, check_pooling, check_rois, check_sampling, output_pair
+from structops.ops.roi_pool import roi_pool
+from structops.reference.multiscale_roi_align import BAD_LEVEL, assign_levels
 
 MAX_LEVELS = 8  # kMaxLevels in csrc/roi_align/roi_align.h
 
@@ -50,7 +53,8 @@ def multiscale_roi_align(
         levels: the place in ``features`` of each box instead, any integer type, ``[K]`` (``[B, R]`` for padded boxes).
         valid: how many of an image's R rows are boxes, any integer type, ``[B]``; for padded boxes only. The rows
             after them cost nothing but their output, which is zero, and give no gradient.
-        mode: ``"align"``.
+        mode: ``"align"``, or ``"max"`` for :func:`roi_pool` instead (which has no samples and does not shift, so
+            ``sampling_ratio`` and ``aligned`` are not used); that is one launch a level, not one in all.
 
     Returns:
         ``[K, C, height, width]`` (``K = B * R`` for padded boxes), of the dtype of the features and the memory format
@@ -63,8 +67,8 @@ def multiscale_roi_align(
             GPU, where looking would cost a host sync, such a box gives NaN).
     """
     op = "multiscale_roi_align"
-    if mode != "align":
-        raise ValueError(f'{op}: mode must be "align", got {mode!r}')
+    if mode not in ("align", "max"):
+        raise ValueError(f'{op}: mode must be "align" or "max", got {mode!r}')
     require(
         isinstance(features, list | tuple) and all(isinstance(f, torch.Tensor) for f in features),
         lambda: f"{op}: features must be a list of tensors, one per level",
@@ -78,7 +82,21 @@ def multiscale_roi_align(
     rois = _padded_rois(boxes) if padded else as_rois(op, boxes)  # type: ignore[arg-type]
     scales = [float(s) for s in scales]
     options = (sampling_ratio, aligned, float(canonical_scale), canonical_level)
-    return _multiscale_roi_align(list(features), rois, scales, height, width, *options, levels, valid)
+    arguments = (list(features), rois, scales, height, width, *options, levels, valid)
+    return _multiscale_roi_align(*arguments) if mode == "align" else _multiscale_roi_pool(*arguments)
+
+
+def _multiscale_roi_pool(features, rois, scales, height, width, sampling_ratio, aligned, *choice) -> torch.Tensor:
+    """RoI Pool level by level: on each, the boxes of the others are not finite, which costs no more than their NaN."""
+    _check(features, rois, scales, height, width, sampling_ratio, aligned, *choice)
+    place = assign_levels(rois, scales, *choice)
+    output = torch.zeros((), dtype=features[0].dtype, device=rois.device)
+    for level, (map_, scale) in enumerate(zip(features, scales, strict=True)):
+        here = (place == level)[:, None]
+        masked = torch.cat([rois[:, :1], rois[:, 1:].where(here, math.nan)], 1)
+        output = roi_pool(map_, masked, (height, width), scale).where(here[:, :, None, None], output)
+    output = output.masked_fill((place == BAD_LEVEL)[:, None, None, None], math.nan)
+    return output.contiguous(memory_format=memory_format(features[0]))
 
 
 def _padded_rois(boxes: torch.Tensor) -> torch.Tensor:

@@ -157,6 +157,32 @@ def _(g):
     return arguments(pyramid(g, 1, 5, (18, 25), (9, 13)), found, (7, 7), (1.0, 0.5), **CANONICAL)
 
 
+# RoI Pool inside.
+
+
+@CASES.add("max")
+def _(g):
+    maps = pyramid(g, 2, 5, (16, 18), (8, 9), (4, 5))
+    found = rois(g, 12, 2, 18, 16, smallest=2, largest=24)
+    return arguments(maps, found, (2, 3), (1.0, 0.5, 0.25), mode="max", **CANONICAL)
+
+
+CASES.add("max-padded-valid", "", _padded(valid=torch.tensor([3, 1]), mode="max"))
+CASES.add("max-levels", "", _padded(levels=torch.tensor([[0, 1, 1, 0], [1, 1, 0, 0]]), mode="max"))
+
+
+@CASES.add("max-hostile", "hostile")
+def _(g):
+    found = tensor(*NON_FINITE, [1, 1.5, 2, 5.25, 6])
+    return arguments(pyramid(g, 2, 5, (8, 9), (4, 5)), found, (3, 2), (1.0, 0.5), mode="max", **CANONICAL)
+
+
+@CASES.add("max-no-boxes", "empty")
+def _(g):
+    none = torch.empty(0, 5, dtype=torch.float64)
+    return arguments(pyramid(g, 2, 3, (8, 9), (4, 5)), none, (7, 7), (1.0, 0.5), mode="max")
+
+
 # Small enough for numerical derivatives.
 
 
@@ -334,9 +360,10 @@ def _torchvision(
     levels=None,
     *,
     valid=None,
+    mode="align",
 ):
-    """torchvision's pooler; its roi_align level by level for what that does not take."""
-    from torchvision.ops import poolers, roi_align
+    """torchvision's pooler; its roi_align or roi_pool level by level for what that does not take."""
+    from torchvision.ops import poolers, roi_align, roi_pool
 
     pair = (output_size, output_size) if isinstance(output_size, int) else tuple(output_size)
     images = range(len(features[0]))
@@ -352,7 +379,7 @@ def _torchvision(
     per_image = [b.to(features[0]) for b in per_image]
     finest, coarsest = (int(-torch.log2(torch.tensor(s, dtype=torch.float32)).item()) for s in (scales[0], scales[-1]))
     mapper = poolers.LevelMapper(finest, coarsest, canonical_scale, canonical_level)
-    if levels is None and not aligned:
+    if levels is None and not aligned and mode == "align":
         found = poolers._multiscale_roi_align(features, per_image, pair, sampling_ratio, list(scales), mapper)
     else:
         place = mapper(per_image) if levels is None else levels.flatten()[order]
@@ -360,7 +387,10 @@ def _torchvision(
         found = features[0].new_zeros(len(place), features[0].shape[1], *pair)
         for level, (map_, scale) in enumerate(zip(features, scales, strict=True)):
             here = (place == level).nonzero()[:, 0]
-            crops = roi_align(map_, sorted_rois[here], pair, scale, sampling_ratio, aligned)
+            if mode == "max":
+                crops = roi_pool(map_, sorted_rois[here], pair, scale)
+            else:
+                crops = roi_align(map_, sorted_rois[here], pair, scale, sampling_ratio, aligned)
             found = found.index_copy(0, here, crops)
     result = torch.empty_like(found).index_copy(0, order, found)
     if valid is None:

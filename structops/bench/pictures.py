@@ -70,7 +70,9 @@ def draw(run: Run, folder: Path) -> list[tuple[str, str]]:
     return made
 
 
-BARS_CAPTION = "Times as fast as torchvision, the median of paired calls; beside it the median time of each."
+BARS_CAPTION = (
+    "Times as fast as torchvision (or whom the times name), the median of paired calls; beside it the median of each."
+)
 ROOFLINE_CAPTION = (
     "Compulsory operations a second over compulsory operations a byte, under what this machine copies and multiplies. "
     "Filled: structops; hollow: torchvision on the same workload. The percentage is the share of the floor."

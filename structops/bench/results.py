@@ -25,9 +25,10 @@ class Peer:
 
     @property
     def note(self) -> str:
-        """In which way it is not the same: ``" (fp32)"``, mostly empty."""
-        _, _, difference = self.name.partition(", ")
-        return f" ({difference})" if difference else ""
+        """Who it is, where not torchvision, and how it is not the same, in brackets."""
+        library, _, difference = self.name.partition(", ")
+        said = difference if library == "torchvision" else self.name
+        return f" ({said})" if said else ""
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,8 @@ def cells(row: Row) -> list[str]:
     ]
 
 
-HEADINGS = ["op", "workload", "on", "median / min", "torchvision", "ratio", "of floor"]
+PEER = "torchvision"  # or whom the cell names
+HEADINGS = ["op", "workload", "on", "median / min", PEER, "ratio", "of floor"]
 TEXT_COLUMNS = ("op", "workload", "on")  # the others are figures
 
 
@@ -184,7 +186,7 @@ def table(rows: Sequence[Row], changes: Mapping[tuple[str, ...], str] | None = N
             line.append(last)
     dropped = {"on"} if len({row.setting for row in rows}) == 1 else set()
     if not any(row.peer for row in rows):
-        dropped |= {"torchvision", "ratio"}
+        dropped |= {PEER, "ratio"}
     kept = [i for i, heading in enumerate(lines[0]) if heading not in dropped]
     return [[line[i] for i in kept] for line in lines]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from structops.ops import roi_pool
+from structops.ops.roi_pool import roi_pool
 from structops.ops._boxes import Boxes
 
 

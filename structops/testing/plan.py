@@ -112,7 +112,7 @@ def plan(
     yield from jobs("aliasing", few, one, layouts[:1] if brief else layouts)
     yield from jobs("poison", few if brief else [c for c in cases if "large" not in c.tags], one, dense)
     yield from jobs("autocast", few, one if brief else dtypes, layouts[:1])
-    if not brief:
+    if not brief and spec.peer:
         peered = [c for c in cases if not c.tags & {"hostile", "empty"}]
         yield from jobs("peers", peered, (SINGLE, DOUBLE), layouts[:1])
     if spec.differentiable:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from structops.ops.roi_pool import roi_pool
 from structops.ops._boxes import Boxes
+from structops.ops.roi_pool import roi_pool
 
 
 class RoIPool(nn.Module):

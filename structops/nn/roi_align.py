@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from structops.ops import roi_align
 from structops.ops._boxes import Boxes
+from structops.ops.roi_align import roi_align
 
 
 class RoIAlign(nn.Module):

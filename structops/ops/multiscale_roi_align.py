@@ -12,7 +12,6 @@ from structops._backend import Op
 from structops._checks import require
 from structops._layout import memory_format
 from structops.ops._boxes import Boxes, as_rois, check_grad, check_pooling, check_rois, check_sampling, output_pair
-from structops.ops.roi_pool import roi_pool
 from structops.reference.multiscale_roi_align import BAD_LEVEL, assign_levels
 
 MAX_LEVELS = 8  # kMaxLevels in csrc/roi_align/roi_align.h
@@ -88,6 +87,8 @@ def multiscale_roi_align(
 
 def _multiscale_roi_pool(features, rois, scales, height, width, sampling_ratio, aligned, *choice) -> torch.Tensor:
     """RoI Pool level by level: on each, the boxes of the others are not finite, which costs no more than their NaN."""
+    from structops.ops.roi_pool import roi_pool  # at the top, mypy takes the ops of the package for modules
+
     _check(features, rois, scales, height, width, sampling_ratio, aligned, *choice)
     place = assign_levels(rois, scales, *choice)
     output = torch.zeros((), dtype=features[0].dtype, device=rois.device)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from structops.ops import multiscale_roi_align
+from structops.ops.multiscale_roi_align import multiscale_roi_align
 
 
 class MultiScaleRoIAlign(nn.Module):

@@ -10,22 +10,22 @@ namespace structops {
 // features [N, C, H, W] and rois [K, columns], floating, on one device. meaning: of the columns.
 inline void check_rois(const char* op, const Tensor& features, const char* features_name, const Tensor& rois,
                        int64_t columns = 5, const char* meaning = "(batch index, x1, y1, x2, y2)") {
-  STD_TORCH_CHECK(features.dim() == 4, op, ": ", features_name, " must be [N, C, H, W] (4 dimensions), got ",
+  STRUCTOPS_CHECK(features.dim() == 4, op, ": ", features_name, " must be [N, C, H, W] (4 dimensions), got ",
                   features.dim(), " dimensions");
-  STD_TORCH_CHECK(is_floating(features.scalar_type()), op, ": ", features_name,
+  STRUCTOPS_CHECK(is_floating(features.scalar_type()), op, ": ", features_name,
                   " must be float16, bfloat16, float32 or float64, got ",
                   torch::headeronly::toString(features.scalar_type()));
-  STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == columns, op, ": boxes must be [K, ", columns, "] ", meaning,
+  STRUCTOPS_CHECK(rois.dim() == 2 && rois.size(1) == columns, op, ": boxes must be [K, ", columns, "] ", meaning,
                   ", got ", rois.dim(), " dimensions", rois.dim() == 2 ? " with a wrong second size" : "");
-  STD_TORCH_CHECK(is_floating(rois.scalar_type()), op, ": boxes must be floating point, got ",
+  STRUCTOPS_CHECK(is_floating(rois.scalar_type()), op, ": boxes must be floating point, got ",
                   torch::headeronly::toString(rois.scalar_type()));
-  STD_TORCH_CHECK(rois.device() == features.device(), op, ": boxes must be on the same device as ", features_name);
+  STRUCTOPS_CHECK(rois.device() == features.device(), op, ": boxes must be on the same device as ", features_name);
 }
 
 inline void check_pooling(const char* op, double spatial_scale, int64_t pooled_height, int64_t pooled_width) {
-  STD_TORCH_CHECK(pooled_height > 0 && pooled_width > 0, op, ": output_size must be positive, got (", pooled_height,
+  STRUCTOPS_CHECK(pooled_height > 0 && pooled_width > 0, op, ": output_size must be positive, got (", pooled_height,
                   ", ", pooled_width, ")");
-  STD_TORCH_CHECK(spatial_scale > 0 && spatial_scale - spatial_scale == 0, op,
+  STRUCTOPS_CHECK(spatial_scale > 0 && spatial_scale - spatial_scale == 0, op,
                   ": spatial_scale must be positive and finite, got ", spatial_scale);
 }
 
@@ -33,18 +33,18 @@ inline void check_pooling(const char* op, double spatial_scale, int64_t pooled_h
 constexpr int64_t kMaxSamplingRatio = 65536;
 
 inline void check_sampling(const char* op, int64_t sampling_ratio, int64_t most = kMaxSamplingRatio) {
-  STD_TORCH_CHECK(sampling_ratio <= most, op, ": sampling_ratio must be at most ", most, ", got ", sampling_ratio);
+  STRUCTOPS_CHECK(sampling_ratio <= most, op, ": sampling_ratio must be at most ", most, ", got ", sampling_ratio);
 }
 
 // grad [K, grad_channels, PH, PW] of an output, for an input [N, C, H, W].
 inline void check_grad(const char* op, const Tensor& grad, const Tensor& rois, int64_t grad_channels,
                        int64_t pooled_height, int64_t pooled_width, int64_t batch_size, int64_t channels,
                        int64_t height, int64_t width) {
-  STD_TORCH_CHECK(grad.size(0) == rois.size(0) && grad.size(1) == grad_channels && grad.size(2) == pooled_height &&
+  STRUCTOPS_CHECK(grad.size(0) == rois.size(0) && grad.size(1) == grad_channels && grad.size(2) == pooled_height &&
                       grad.size(3) == pooled_width,
                   op, ": grad must be [", rois.size(0), ", ", grad_channels, ", ", pooled_height, ", ", pooled_width,
                   "]");
-  STD_TORCH_CHECK(batch_size >= 0 && channels >= 0 && height >= 0 && width >= 0, op,
+  STRUCTOPS_CHECK(batch_size >= 0 && channels >= 0 && height >= 0 && width >= 0, op,
                   ": the input size must not be negative");
 }
 
@@ -58,7 +58,7 @@ inline void check_batch_indices(const char* op, const Tensor& rois, int64_t batc
   const auto* row = static_cast<const double*>(rois.const_data_ptr());
   const int64_t columns = rois.size(1);
   for (int64_t k = 0; k < rois.size(0); ++k)
-    STD_TORCH_CHECK(row[k * columns] >= 0 && row[k * columns] < static_cast<double>(batch), op, ": boxes[", k,
+    STRUCTOPS_CHECK(row[k * columns] >= 0 && row[k * columns] < static_cast<double>(batch), op, ": boxes[", k,
                     ", 0] is batch index ", row[k * columns], ", but must be in [0, ", batch, ")");
 }
 

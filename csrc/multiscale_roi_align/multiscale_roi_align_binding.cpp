@@ -21,7 +21,7 @@ std::vector<int8_t> assign_levels(const char* op, const double* rois, int64_t co
   for (int64_t k = 0; k < count; ++k) {
     const double* roi = rois + k * 5;
     if (chosen)
-      STD_TORCH_CHECK(chosen[k] >= 0 && chosen[k] < maps, op, ": levels[", k, "] is ", chosen[k],
+      STRUCTOPS_CHECK(chosen[k] >= 0 && chosen[k] < maps, op, ": levels[", k, "] is ", chosen[k],
                       ", but must be in [0, ", maps, ")");
     const int level = chosen ? static_cast<int>(chosen[k]) : level_of(rule, maps, roi[1], roi[2], roi[3], roi[4]);
     found[k] = static_cast<int8_t>(boxes && k % rows >= boxes[k / rows] ? kNoLevel : level);

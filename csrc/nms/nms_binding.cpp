@@ -16,7 +16,7 @@ Tensor dense(const Tensor& t, ScalarType type) {
 
 Tensor keep(const Tensor& boxes, const Tensor& scores, const Tensor* idxs, double iou_threshold) {
   const int64_t n = boxes.size(0);
-  STD_TORCH_CHECK(n <= std::numeric_limits<uint32_t>::max(), "nms: at most 2^32 - 1 boxes, got ", n);
+  STRUCTOPS_CHECK(n <= std::numeric_limits<uint32_t>::max(), "nms: at most 2^32 - 1 boxes, got ", n);
   // Half boxes are compared in float32, which holds them exactly; double stays double.
   const bool is_double = boxes.scalar_type() == ScalarType::Double || scores.scalar_type() == ScalarType::Double;
   const ScalarType type = is_double ? ScalarType::Double : ScalarType::Float;

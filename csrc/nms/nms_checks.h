@@ -6,23 +6,23 @@ namespace structops {
 
 inline void check_nms(const char* op, const Tensor& boxes, const Tensor& scores, const Tensor* idxs,
                       double iou_threshold) {
-  STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, op, ": boxes must be [N, 4] (x1, y1, x2, y2), got ",
+  STRUCTOPS_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, op, ": boxes must be [N, 4] (x1, y1, x2, y2), got ",
                   boxes.dim(), " dimensions", boxes.dim() == 2 ? " with a wrong second size" : "");
-  STD_TORCH_CHECK(is_floating(boxes.scalar_type()), op, ": boxes must be float16, bfloat16, float32 or float64, got ",
+  STRUCTOPS_CHECK(is_floating(boxes.scalar_type()), op, ": boxes must be float16, bfloat16, float32 or float64, got ",
                   torch::headeronly::toString(boxes.scalar_type()));
-  STD_TORCH_CHECK(scores.dim() == 1, op, ": scores must be [N] (1 dimension), got ", scores.dim(), " dimensions");
-  STD_TORCH_CHECK(is_floating(scores.scalar_type()), op, ": scores must be float16, bfloat16, float32 or float64, got ",
+  STRUCTOPS_CHECK(scores.dim() == 1, op, ": scores must be [N] (1 dimension), got ", scores.dim(), " dimensions");
+  STRUCTOPS_CHECK(is_floating(scores.scalar_type()), op, ": scores must be float16, bfloat16, float32 or float64, got ",
                   torch::headeronly::toString(scores.scalar_type()));
-  STD_TORCH_CHECK(scores.size(0) == boxes.size(0), op, ": scores must have one entry a box, got ", scores.size(0),
+  STRUCTOPS_CHECK(scores.size(0) == boxes.size(0), op, ": scores must have one entry a box, got ", scores.size(0),
                   " for ", boxes.size(0), " boxes");
-  STD_TORCH_CHECK(scores.device() == boxes.device(), op, ": scores must be on the same device as boxes");
+  STRUCTOPS_CHECK(scores.device() == boxes.device(), op, ": scores must be on the same device as boxes");
   if (idxs != nullptr) {
-    STD_TORCH_CHECK(idxs->dim() == 1 && idxs->size(0) == boxes.size(0), op, ": idxs must be [N], one entry a box");
-    STD_TORCH_CHECK(is_integer(idxs->scalar_type()), op, ": idxs must be an integer tensor, got ",
+    STRUCTOPS_CHECK(idxs->dim() == 1 && idxs->size(0) == boxes.size(0), op, ": idxs must be [N], one entry a box");
+    STRUCTOPS_CHECK(is_integer(idxs->scalar_type()), op, ": idxs must be an integer tensor, got ",
                     torch::headeronly::toString(idxs->scalar_type()));
-    STD_TORCH_CHECK(idxs->device() == boxes.device(), op, ": idxs must be on the same device as boxes");
+    STRUCTOPS_CHECK(idxs->device() == boxes.device(), op, ": idxs must be on the same device as boxes");
   }
-  STD_TORCH_CHECK(iou_threshold >= 0, op, ": iou_threshold must be 0 or more, got ", iou_threshold);  // NaN fails too
+  STRUCTOPS_CHECK(iou_threshold >= 0, op, ": iou_threshold must be 0 or more, got ", iou_threshold);  // NaN fails too
 }
 
 }  // namespace structops

@@ -14,7 +14,7 @@ struct PsRoiOp {
 
 inline void check_ps_channels(const char* op, const char* name, int64_t channels, int64_t pooled_height,
                               int64_t pooled_width) {
-  STD_TORCH_CHECK(channels % (pooled_height * pooled_width) == 0, op, ": ", name,
+  STRUCTOPS_CHECK(channels % (pooled_height * pooled_width) == 0, op, ": ", name,
                   " must have a channel for each class and bin, a multiple of ", pooled_height, " x ", pooled_width,
                   ", got ", channels, " channels");
 }

@@ -6,19 +6,19 @@
 namespace structops {
 
 inline void check_plane(const char* op, int64_t height, int64_t width) {
-  STD_TORCH_CHECK(height == 0 || width <= 0x7fffffff / height, op,
+  STRUCTOPS_CHECK(height == 0 || width <= 0x7fffffff / height, op,
                   ": input must have fewer than 2^31 pixels a map (argmax is int32), got ", height, " x ", width);
 }
 
 // argmax [K, C, PH, PW] of an output whose gradient is grad.
 inline void check_argmax(const char* op, const Tensor& argmax, const Tensor& grad) {
-  STD_TORCH_CHECK(argmax.scalar_type() == ScalarType::Int, op, ": argmax must be int32, got ",
+  STRUCTOPS_CHECK(argmax.scalar_type() == ScalarType::Int, op, ": argmax must be int32, got ",
                   torch::headeronly::toString(argmax.scalar_type()));
   bool same = argmax.dim() == 4;
   for (int64_t i = 0; same && i < 4; ++i) same = argmax.size(i) == grad.size(i);
-  STD_TORCH_CHECK(same, op, ": argmax must be [", grad.size(0), ", ", grad.size(1), ", ", grad.size(2), ", ",
+  STRUCTOPS_CHECK(same, op, ": argmax must be [", grad.size(0), ", ", grad.size(1), ", ", grad.size(2), ", ",
                   grad.size(3), "]");
-  STD_TORCH_CHECK(argmax.device() == grad.device(), op, ": argmax must be on the same device as grad");
+  STRUCTOPS_CHECK(argmax.device() == grad.device(), op, ": argmax must be on the same device as grad");
 }
 
 // [K, C, PH, PW], or [0] when it is not wanted.

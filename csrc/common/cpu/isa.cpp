@@ -28,7 +28,7 @@ Isa choose() {
   if (asked == nullptr || *asked == '\0') return best;
   for (Isa level : {Isa::baseline, Isa::avx2, Isa::avx512})
     if (std::strcmp(asked, isa_name(level)) == 0) return level < best ? level : best;
-  STD_TORCH_CHECK(false, "STRUCTOPS_SIMD must be baseline, avx2 or avx512, got ", asked);
+  STRUCTOPS_CHECK(false, "STRUCTOPS_SIMD must be baseline, avx2 or avx512, got ", asked);
 }
 
 }  // namespace

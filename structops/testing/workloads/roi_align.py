@@ -67,7 +67,7 @@ def _taps(low: torch.Tensor, high: torch.Tensor, extent: int, shape: Shape) -> t
     ratio = shape.sampling_ratio
     samples = torch.full_like(bin_size, ratio) if ratio > 0 else bin_size.ceil()
     bins = torch.arange(shape.pooled).view(1, -1, 1)
-    sample = torch.arange(int(samples.max())).view(1, 1, -1)
+    sample = torch.arange(int(samples.max()) if len(samples) else 0).view(1, 1, -1)  # a pyramid level can be without
     bin_size, samples, low = (v.view(-1, 1, 1) for v in (bin_size, samples, low))
     at = low + bins * bin_size + (sample + 0.5) * bin_size / samples  # [K, pooled, samples]
     inside = (sample < samples) & (at >= -1) & (at <= extent)

@@ -3,6 +3,12 @@
 Contract: what torchvision accepts gives torchvision's types, dtypes and strides; what it refuses, it still refuses
 itself, in its own words. Two things only are added: bfloat16 (and half precision NMS on CPU), which torchvision
 lacks, and an error instead of a stray read for a batch index out of range.
+
+Three results are knowingly not torchvision's. RoI Pool's and position-sensitive RoI Pool's bins are exact: torchvision
+computes ``7 * (length / 7)`` in floating point, which for some lengths (57 pixels in float32, 29 in float64) is more
+than the length, and takes a pixel from outside the box. Position-sensitive RoI Pool passes no gradient to the map's
+last row and column, which neither library's forward reads. A box of area zero gives 0 and not NaN in adaptive
+position-sensitive RoI Align.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ def multiscale_roi_align(
         canonical_level: k0 of the formula.
         levels: the place in ``features`` of each box instead, any integer type, ``[K]`` (``[B, R]`` for padded boxes).
         valid: how many of an image's R rows are boxes, any integer type, ``[B]``; for padded boxes only. The rows
-            after them cost nothing but their output, which is zero, and give no gradient.
+            after them cost nothing but their output, which is zero, and give no gradient. A count beyond R is taken as
+            R, one below 0 as 0: looking would cost a host sync on a GPU.
         mode: ``"align"``, or ``"max"`` for :func:`roi_pool` instead (which has no samples and does not shift, so
             ``sampling_ratio`` and ``aligned`` are not used); that is one launch a level, not one in all.
 
@@ -74,6 +75,11 @@ def multiscale_roi_align(
     )
     require(len(features) > 0, lambda: f"{op}: features must be 1 to {MAX_LEVELS} maps, got none")
     height, width = output_pair(op, output_size)
+    for name, tensor in (("levels", levels), ("valid", valid)):
+        require(
+            tensor is None or isinstance(tensor, torch.Tensor),
+            lambda name=name, tensor=tensor: f"{op}: {name} must be a tensor, got {type(tensor).__name__}",  # type: ignore[misc]
+        )
     padded = isinstance(boxes, torch.Tensor) and boxes.dim() == 3
     require(valid is None or padded, lambda: f"{op}: valid goes with padded boxes [B, R, 4]")
     if levels is not None:

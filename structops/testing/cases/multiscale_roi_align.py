@@ -304,6 +304,8 @@ BACKWARD = "multiscale_roi_align_backward"
 
 ERRORS = (
     ErrorCase("features-tensor", _refused(features=torch.zeros(FIRST)), r"features must be a list of tensors"),
+    ErrorCase("levels-list", _refused(levels=[0, 1]), r"levels must be a tensor, got list"),
+    ErrorCase("valid-list", _refused(valid=[1, 2]), r"valid must be a tensor, got list"),
     ErrorCase("features-none", _refused(features=[]), r"features must be 1 to 8 maps"),
     ErrorCase("features-nine", _refused(features=_maps(*[SECOND] * 9), scales=[1.0] * 9), r"1 to 8 maps, got 9"),
     ErrorCase("features-rank", _refused(features=_maps((3, 8, 9), SECOND)), r"features\[0\] must be \[N, C, H, W\]"),

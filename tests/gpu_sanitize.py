@@ -10,7 +10,7 @@ import sys
 import torch
 
 from structops.testing import Target, specs
-from structops.testing.run import arguments_for, gradients, incoming_gradient
+from structops.testing.run import arguments_for, gradients, incoming_gradients
 
 
 def main(device: str) -> None:
@@ -19,12 +19,12 @@ def main(device: str) -> None:
             for dtype in (torch.float16, torch.float32):
                 target = Target("native", device, dtype)
                 arguments = arguments_for(spec, case, target)
-                output = target.call(spec, arguments)
+                results = target.call(spec, arguments)
                 if spec.differentiable:
-                    gradients(spec, arguments, output, incoming_gradient(output.detach()))
+                    gradients(spec, arguments, results, incoming_gradients(results))
                 if device == "cuda":
                     torch.cuda.synchronize()
-                print(spec.name, case.name, dtype, tuple(output.shape))
+                print(spec.name, case.name, dtype, *(tuple(result.shape) for result in results))
 
 
 main(*sys.argv[1:] or ["cuda"])

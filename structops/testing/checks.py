@@ -16,11 +16,13 @@ from structops.testing.run import (
     Target,
     arguments_for,
     check,
+    differentiated,
     expected,
     gradients,
-    incoming_gradient,
+    incoming_gradients,
     leaves,
     map_tensors,
+    quantised_gradients,
     require,
     tensors_in,
     tensors_of,
@@ -39,15 +41,19 @@ from structops.testing.tolerances import (
 @check
 def check_values(spec: OpSpec, case: Case, target: Target) -> Error:
     """Shape, dtype, device and values are the definition's."""
-    output = target.call(spec, arguments_for(spec, case, target))
-    wanted = expected(spec, case, target.dtype)
-    require(isinstance(output, torch.Tensor), f"the result must be a tensor, got {type(output).__name__}")
-    require(output.device.type == target.device, f"the result is on {output.device}, the arguments on {target.device}")
-    if spec.compare == "exact":
-        _require_equal(output, wanted.output)
-        return Error()
-    require(output.dtype == target.dtype, f"the result is {output.dtype}, the input {target.dtype}")
-    return _require_close("", output, wanted.output, wanted.scale, target.dtype, target.tolerance)
+    results = target.call(spec, arguments_for(spec, case, target))
+    wanted, worst = expected(spec, case, target.dtype), Error()
+    require(len(results) == len(wanted.results), f"{len(results)} results, expected {len(wanted.results)}")
+    dtype = spec.result_dtype(target.dtype)
+    for where, result, want, scale in zip(_places(results), results, wanted.results, wanted.scales, strict=True):
+        on = f"{where}the result is on {result.device}, the arguments on {target.device}"
+        require(result.device.type == target.device, on)
+        if spec.compare == "exact" or not want.is_floating_point():
+            _require_equal(result, want, where)
+            continue
+        require(result.dtype == dtype, f"{where}the result is {result.dtype}, the input {target.dtype}")
+        worst = worst.worst(_require_close(where, result, want, scale, dtype, target.tolerance_for(dtype)))
+    return worst
 
 
 @check
@@ -57,16 +63,16 @@ def check_gradients(spec: OpSpec, case: Case, target: Target) -> Error:
     for name in spec.data:
         for tensor in tensors_in(arguments[name]):
             tensor.requires_grad_()
-    output = target.call(spec, arguments)
+    results = target.call(spec, arguments)
+    carrying = differentiated(results)
     if not spec.differentiable:
-        require(not output.requires_grad, "the op is not differentiable, but its result requires a gradient")
+        require(not carrying, "the op is not differentiable, but its result requires a gradient")
         return Error()
-    if target.function is not None and not output.requires_grad:
+    if target.function is not None and not carrying:
         raise NotApplicable("the result carries no gradient")
-    require(output.requires_grad, "the result carries no gradient")
-    grad = incoming_gradient(output.detach(), target.layout)
+    require(bool(carrying), "the result carries no gradient")
     wanted, worst = expected(spec, case, target.dtype), Error()
-    found = gradients(spec, arguments, output, grad)
+    found = gradients(spec, arguments, results, incoming_gradients(results, target.layout))
     of = leaves(spec, arguments)
     for name, got, want, scale in zip(of, found, wanted.gradients, wanted.gradient_scales, strict=True):
         require(got.dtype == of[name].dtype, f"the gradient of {name} is {got.dtype}")
@@ -81,7 +87,7 @@ def check_layout(spec: OpSpec, case: Case, target: Target) -> None:
     if not spec.layouts:
         raise NotApplicable("no argument has a memory format")
     arguments = arguments_for(spec, case, target)
-    output = target.call(spec, arguments)
+    output = target.call(spec, arguments)[0]
     wanted = memory_format(tensors_in(arguments[spec.layouts[0]])[0])
     require(
         output.is_contiguous(memory_format=wanted),
@@ -90,10 +96,10 @@ def check_layout(spec: OpSpec, case: Case, target: Target) -> None:
     if not output.requires_grad:
         return
     one = torch.ones((), dtype=output.dtype, device=output.device)
-    expanded = gradients(spec, arguments, output, one.expand(output.shape), retain_graph=True)
+    expanded = gradients(spec, arguments, [output], [one.expand(output.shape)], retain_graph=True)
     for layout in ("contiguous", "channels_last"):
         dense = torch.ones_like(output, memory_format=getattr(torch, f"{layout}_format", torch.channels_last))
-        found = gradients(spec, arguments, output, dense, retain_graph=True)
+        found = gradients(spec, arguments, [output], [dense], retain_graph=True)
         for name, a, b in zip(leaves(spec, arguments), expanded, found, strict=True):
             _require_close(
                 f"gradient of {name}, expanded against {layout}: ", a, b.double(), float(output.shape[0]), target.dtype
@@ -109,7 +115,7 @@ def check_determinism(spec: OpSpec, case: Case, target: Target) -> None:
         for threads in (1, 2, before):
             if target.device == "cpu":
                 torch.set_num_threads(threads)
-            for name, a, b in zip(_parts(spec, case), first, _forward_backward(spec, case, target), strict=True):
+            for name, a, b in zip(_parts(spec, case, first), first, _forward_backward(spec, case, target), strict=True):
                 at = f" ({threads} threads after {before})" if target.device == "cpu" else ""
                 require(identical(a, b), f"{name} differs from run to run{at}: {_difference(a, b)}")
     finally:
@@ -121,20 +127,20 @@ def check_aliasing(spec: OpSpec, case: Case, target: Target) -> None:
     """Arguments are left as they were, and the output is memory of its own; a graph can be used twice."""
     arguments = arguments_for(spec, case, target)
     before = [(t, t.detach().clone(), t._version) for t in tensors_of(arguments)]
-    output = target.call(spec, arguments)
-    results = [output.detach()]
-    if output.requires_grad:
-        grad = incoming_gradient(output.detach())
-        first = gradients(spec, arguments, output, grad, retain_graph=True)
-        second = gradients(spec, arguments, output, grad)
+    results = target.call(spec, arguments)
+    made = [result.detach() for result in results]
+    if differentiated(results):
+        grads = incoming_gradients(results)
+        first = gradients(spec, arguments, results, grads, retain_graph=True)
+        second = gradients(spec, arguments, results, grads)
         require(all(map(identical, first, second)), "the second backward through one graph differs from the first")
-        results += first
-        require(identical(grad, incoming_gradient(output.detach())), "the incoming gradient was written to")
+        made += first
+        require(all(map(identical, grads, incoming_gradients(results))), "the incoming gradient was written to")
     for tensor, copy, version in before:
         require(tensor._version == version and identical(tensor, copy), "an argument was written to")
-        for result in results:
-            if result.numel() and tensor.numel():
-                shared = result.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
+        for one in made:
+            if one.numel() and tensor.numel():
+                shared = one.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr()
                 require(not shared, "a result shares memory with an argument")
 
 
@@ -147,7 +153,7 @@ def check_poison(spec: OpSpec, case: Case, target: Target) -> None:
         blocks = [torch.full_like(t, _poison(t.dtype)) for t in plain for _ in range(4)]
         del blocks
         poisoned = _forward_backward(spec, case, target)
-    for name, a, b in zip(_parts(spec, case), plain, poisoned, strict=True):
+    for name, a, b in zip(_parts(spec, case, plain), plain, poisoned, strict=True):
         require(identical(a, b), f"{name} depends on what its memory held before: {_difference(a, b)}")
 
 
@@ -158,7 +164,7 @@ def check_autocast(spec: OpSpec, case: Case, target: Target) -> None:
     plain = _forward_backward(spec, case, target)
     with torch.autocast(target.device, dtype=lower):
         cast = _forward_backward(spec, case, target)
-    for name, a, b in zip(_parts(spec, case), plain, cast, strict=True):
+    for name, a, b in zip(_parts(spec, case, plain), plain, cast, strict=True):
         require(a.dtype == b.dtype, f"{name} is {a.dtype}, under autocast {b.dtype}")
         require(identical(a, b), f"{name} differs under autocast: {_difference(a, b)}")
 
@@ -181,21 +187,30 @@ def check_peers(spec: OpSpec, case: Case, target: Target) -> Error:
         except ImportError:
             continue
         called += 1
-        output = target.call(spec, arguments)
+        results = target.call(spec, arguments)
         if spec.compare == "exact":
-            _require_equal(output, target_call_as_is(spec, case, on_cpu), f"{name}: ")
+            theirs_as_is = on_cpu.call(spec, arguments_for(spec, case, on_cpu))
+            require(len(results) == len(theirs_as_is), f"{name} has {len(theirs_as_is)} results, not {len(results)}")
+            for got, want in zip(results, theirs_as_is, strict=True):
+                _require_equal(got, want, f"{name}: ")
             continue
-        found = [output.detach(), *gradients(spec, arguments, output, incoming_gradient(output.detach()))]
+        found = [result.detach() for result in results]
+        if differentiated(results):
+            found += gradients(spec, arguments, results, incoming_gradients(results))
         wanted = expected(spec, case, target.dtype)
-        scales = (wanted.scale, *wanted.gradient_scales)
+        scales = (*wanted.scales, *wanted.gradient_scales)
         relative = TOLERANCES[torch.float64].relative if target.dtype == torch.float64 else PEER_RELATIVE
         tolerance = Tolerance(relative, 0, relative)
-        for part, got, want, scale in zip(_parts(spec, case), found, theirs, scales, strict=True):
-            worst = worst.worst(_require_close(f"{part} against {name}: ", got, want, scale, target.dtype, tolerance))
+        for part, got, want, scale in zip(_parts(spec, case, found), found, theirs, scales, strict=True):
+            where = f"{part} against {name}: "
+            if got.is_floating_point():
+                worst = worst.worst(_require_close(where, got, want, scale, target.dtype, tolerance))
+            else:
+                _require_equal(got, want, where)
         largest = max(max(t.shape[-2:]) for n in spec.data for t in tensors_in(arguments[n]))
-        if target.dtype == torch.float32 and largest <= PEER_LARGEST_MAP:
-            theirs32 = target_call_as_is(spec, case, on_cpu)
-            _require_close(f"{name} in float32: ", output, theirs32, wanted.scale, target.dtype, tolerance)
+        if spec.scale == "inputs" and target.dtype == torch.float32 and largest <= PEER_LARGEST_MAP:
+            theirs32 = on_cpu.call(spec, arguments_for(spec, case, on_cpu))[0].detach()
+            _require_close(f"{name} in float32: ", results[0], theirs32, wanted.scales[0], target.dtype, tolerance)
     if not called:
         raise NotApplicable(f"none of {', '.join(spec.peer)} is installed")
     return worst
@@ -227,17 +242,21 @@ def poisoned_memory() -> Iterator[None]:
         torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
 
 
-def target_call_as_is(spec: OpSpec, case: Case, target: Target) -> torch.Tensor:
-    """The function's output in the target's own types."""
-    return target.call(spec, arguments_for(spec, case, target)).detach()
+def _places(results: list[torch.Tensor]) -> list[str]:
+    """What a message about each result begins with: its number, where there are several."""
+    return [""] if len(results) == 1 else [f"result {i}: " for i in range(len(results))]
 
 
-def _parts(spec: OpSpec, case: Case) -> tuple[str, ...]:
-    return ("the output", *(f"the gradient of {name}" for name in leaves(spec, case.draw())))
+def _parts(spec: OpSpec, case: Case, found: list[torch.Tensor]) -> tuple[str, ...]:
+    """Names of results and gradients, in the order of :func:`_forward_backward`."""
+    of_gradients = [f"the gradient of {name}" for name in leaves(spec, case.draw())]
+    count = len(found) - len(of_gradients)
+    of_results = ["the output"] if count == 1 else [f"result {i}" for i in range(count)]
+    return (*of_results, *of_gradients)
 
 
 def _forward_backward(spec: OpSpec, case: Case, target: Target) -> list[torch.Tensor]:
-    """The output and the gradients; the output alone when a candidate has none."""
+    """Results and gradients; empty gradients when a candidate has none."""
     return _with_gradients(spec, arguments_for(spec, case, target), target)
 
 
@@ -254,20 +273,24 @@ def _forward_backward_widened(spec: OpSpec, case: Case, target: Target, wide: to
 
 
 def _with_gradients(spec: OpSpec, arguments: Arguments, target: Target) -> list[torch.Tensor]:
-    output = target.call(spec, arguments)
-    results = [output.detach()]
-    if spec.differentiable and output.requires_grad:
-        grad = incoming_gradient(output.detach().to(target.dtype)).to(output.dtype)
-        results += gradients(spec, arguments, output, grad)
+    results = target.call(spec, arguments)
+    made = [result.detach() for result in results]
+    if spec.differentiable and differentiated(results):
+        made += gradients(spec, arguments, results, quantised_gradients(spec, results, target.dtype))
     elif spec.differentiable:
-        results += [torch.zeros(0) for _ in leaves(spec, arguments)]
-    return results
+        made += [torch.zeros(0) for _ in leaves(spec, arguments)]
+    return made
 
 
 def _require_equal(got: torch.Tensor, want: torch.Tensor, where: str = "") -> None:
     got, want = got.detach().cpu(), want.detach().cpu()
     require(got.dtype == want.dtype, f"{where}the result is {got.dtype}, expected {want.dtype}")
     if torch.equal(got, want):
+        return
+    if got.dim() != 1 or want.dim() != 1 or got.is_floating_point():
+        require(got.shape == want.shape, f"{where}shape {list(got.shape)}, expected {list(want.shape)}")
+        same = (got == want) | (got.isnan() & want.isnan())
+        require(bool(same.all()), f"{where}differs: {_difference(got, want)}")
         return
     n = min(len(got), len(want))
     differ = (got[:n] != want[:n]).nonzero()

@@ -16,12 +16,14 @@ from structops.testing.run import (
     Target,
     arguments_for,
     check,
+    differentiated,
     gradients,
-    incoming_gradient,
+    incoming_gradients,
     interpreted,
     leaves,
     map_tensors,
     require,
+    results_of,
     tensors_in,
     with_leaves,
 )
@@ -33,12 +35,13 @@ def _differentiable_call(spec: OpSpec, case: Case, target: Target) -> tuple[Any,
         raise NotApplicable("the op is not differentiable")
     arguments = arguments_for(spec, case, target)
     inputs = list(leaves(spec, arguments).values())
-    if target.function is not None and not target.call(spec, arguments).requires_grad:
+    if target.function is not None and not differentiated(target.call(spec, arguments)):
         raise NotApplicable("the result carries no gradient")
 
-    def function(*values: torch.Tensor) -> torch.Tensor:
+    def function(*values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         # A box that is not finite gives NaN, whose numerical derivative is NaN; its derivative is defined as 0.
-        return target.call(spec, with_leaves(spec, arguments, values)).nan_to_num(0.0)
+        results = target.call(spec, with_leaves(spec, arguments, values))
+        return tuple(result.nan_to_num(0.0) for result in differentiated(results))
 
     return function, inputs
 
@@ -75,9 +78,9 @@ def dispatcher_calls(spec: OpSpec, case: Case, target: Target) -> list[tuple[Any
     """What the public function and its backward ask of the dispatcher, for a case: (overload, args, kwargs)."""
     arguments = arguments_for(spec, case, target)
     with Recorder() as recorder:
-        output = target.call(spec, arguments)
-        if output.requires_grad:
-            gradients(spec, arguments, output, incoming_gradient(output.detach(), target.layout))
+        results = target.call(spec, arguments)
+        if differentiated(results):
+            gradients(spec, arguments, results, incoming_gradients(results, target.layout))
     return recorder.calls
 
 
@@ -108,12 +111,13 @@ def _compiled(spec: OpSpec, case: Case, target: Target, options: Arguments) -> N
     function = torch.compile(lambda values: spec.function(**values), fullgraph=True, **options)
     # The size of an NMS result is known only at run time; without this torch would break the graph there.
     with target.context(), torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
-        output = function(arguments)
-    require(identical(plain, output), "the compiled result differs")
-    require(plain.stride() == output.stride(), f"strides {plain.stride()}, compiled {output.stride()}")
-    if plain.requires_grad:
-        grad = incoming_gradient(plain.detach())
-        eager, compiled = (gradients(spec, arguments, o, grad) for o in (plain, output))
+        compiled_results = results_of(function(arguments))
+    for a, b in zip(plain, compiled_results, strict=True):
+        require(identical(a, b), "the compiled result differs")
+        require(a.stride() == b.stride(), f"strides {a.stride()}, compiled {b.stride()}")
+    if differentiated(plain):
+        grads = incoming_gradients(plain)
+        eager, compiled = (gradients(spec, arguments, o, grads) for o in (plain, compiled_results))
         require(all(map(identical, eager, compiled)), "the compiled gradient differs")
 
 
@@ -131,7 +135,7 @@ class _Module(torch.nn.Module):
         super().__init__()
         self.run = lambda tensors: spec.function(**constants, **dict(zip(names, tensors, strict=True)))
 
-    def forward(self, *tensors: Any) -> torch.Tensor:
+    def forward(self, *tensors: Any) -> Any:
         return self.run(tensors)
 
 
@@ -149,8 +153,9 @@ def check_export(spec: OpSpec, case: Case, target: Target) -> None:
     with warnings.catch_warnings(), target.context():
         warnings.simplefilter("ignore")
         program = torch.export.export(module, tuple(tensors.values()), dynamic_shapes={"tensors": shapes})
-    output = program.module()(*tensors.values())
-    require(identical(target.call(spec, arguments), output), "the exported program's result differs")
+    exported = results_of(program.module()(*tensors.values()))
+    plain = target.call(spec, arguments)
+    require(len(plain) == len(exported) and all(map(identical, plain, exported)), "the exported result differs")
 
 
 def _detached(value: Any) -> Any:

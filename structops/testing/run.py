@@ -45,16 +45,21 @@ class Target:
 
     @property
     def tolerance(self) -> Tolerance:
-        own = TOLERANCES[self.dtype]
+        return self.tolerance_for(self.dtype)
+
+    def tolerance_for(self, dtype: torch.dtype) -> Tolerance:
+        """That of results in ``dtype``."""
+        own = TOLERANCES[dtype]
         return own if self.relative is None else replace(own, relative=self.relative)
 
     def context(self) -> AbstractContextManager[None]:
         """Within it, :mod:`structops.ops` run on the backend under test."""
         return nullcontext() if self.function else backend(self.backend)
 
-    def call(self, spec: OpSpec, arguments: Arguments) -> torch.Tensor:
+    def call(self, spec: OpSpec, arguments: Arguments) -> list[torch.Tensor]:
+        """The function's results: one for an op that returns a tensor, as many as it returns otherwise."""
         with self.context():
-            return (self.function or spec.function)(**arguments)
+            return results_of((self.function or spec.function)(**arguments))
 
     def __str__(self) -> str:
         return f"{self.backend}-{self.device}-{str(self.dtype).removeprefix('torch.')}-{self.layout}"
@@ -190,6 +195,14 @@ def tensors_in(value: Any) -> list[torch.Tensor]:
     return [v for v in values if isinstance(v, torch.Tensor)]
 
 
+def results_of(returned: Any) -> list[torch.Tensor]:
+    """What a function returned, a tensor or a tuple of them, as a list."""
+    results = list(returned) if isinstance(returned, tuple | list) else [returned]
+    for result in results:
+        require(isinstance(result, torch.Tensor), f"the result must be a tensor, got {type(result).__name__}")
+    return results
+
+
 def leaves(spec: OpSpec, arguments: Arguments) -> dict[str, torch.Tensor]:
     """The tensors that have a gradient, by the argument's name (and the place in it, where it is a list)."""
     found = {}
@@ -213,17 +226,36 @@ def incoming_gradient(output: torch.Tensor, layout: str = "contiguous") -> torch
     return with_layout(values.to(output.dtype).to(output.device), layout)
 
 
-def gradients(spec: OpSpec, arguments: Arguments, output: torch.Tensor, grad: torch.Tensor, **options: Any) -> list:
-    return list(torch.autograd.grad(output, list(leaves(spec, arguments).values()), grad, **options))
+def differentiated(results: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """Those that carry a gradient."""
+    return [result for result in results if result.requires_grad]
+
+
+def incoming_gradients(results: Iterable[torch.Tensor], layout: str = "contiguous") -> list[torch.Tensor]:
+    """One for each of :func:`differentiated`."""
+    return [incoming_gradient(result.detach(), layout) for result in differentiated(results)]
+
+
+def gradients(
+    spec: OpSpec,
+    arguments: Arguments,
+    results: Iterable[torch.Tensor],
+    grads: Iterable[torch.Tensor],
+    **options: Any,
+) -> list[torch.Tensor]:
+    """Gradients of the :func:`leaves`, given those of the :func:`differentiated` results."""
+    return list(
+        torch.autograd.grad(differentiated(results), list(leaves(spec, arguments).values()), list(grads), **options)
+    )
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What the definition says: the output, its gradients, and the magnitudes that errors are relative to."""
+    """What the definition says: results, gradients, and the magnitudes that errors are relative to."""
 
-    output: torch.Tensor
+    results: tuple[torch.Tensor, ...]
     gradients: tuple[torch.Tensor, ...]
-    scale: float
+    scales: tuple[float, ...]
     gradient_scales: tuple[float, ...]
 
 
@@ -248,12 +280,20 @@ def _expected(spec: OpSpec, case: Case, dtype: torch.dtype) -> Expected:
     for tensor in leaves(spec, arguments).values():
         tensor.requires_grad_()
     with backend("reference"):
-        output = spec.function(**arguments)
-    scale = scale_of(*(t for n in spec.data for t in tensors_in(arguments[n])))
+        results = results_of(spec.function(**arguments))
+    detached = tuple(result.detach() for result in results)
+    by_result = spec.scale == "outputs"
+    inputs = scale_of(*(t for n in spec.data for t in tensors_in(arguments[n])))
+    scales = tuple(scale_of(result) if by_result else inputs for result in detached)
     if not spec.differentiable:
-        return Expected(output.detach(), (), scale, ())
-    grad = incoming_gradient(output.detach().to(dtype)).to(output.dtype)
-    found = gradients(spec, arguments, output, grad)
-    largest = scale_of(grad)
-    scales = tuple(max(largest, scale_of(g)) for g in found)
-    return Expected(output.detach(), tuple(found), scale, scales)
+        return Expected(detached, (), scales, ())
+    grads = quantised_gradients(spec, results, dtype)
+    found = gradients(spec, arguments, results, grads)
+    largest = 0.0 if by_result else scale_of(*grads)
+    return Expected(detached, tuple(found), scales, tuple(max(largest, scale_of(g)) for g in found))
+
+
+def quantised_gradients(spec: OpSpec, results: Iterable[torch.Tensor], dtype: torch.dtype) -> list[torch.Tensor]:
+    """Incoming gradients with values that a result has under ``dtype``, in the type of each result at hand."""
+    own = spec.result_dtype(dtype)
+    return [incoming_gradient(r.detach().to(own)).to(r.dtype) for r in differentiated(results)]

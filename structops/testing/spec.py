@@ -73,13 +73,16 @@ class OpSpec:
         layouts: those of ``data`` that have a memory format.
         differentiable: arguments with a gradient; in a list each tensor has its own.
         compare: ``"close"``: against the float64 reference on the same quantised inputs, within the dtype's
-            tolerance. ``"exact"``: equal to the reference in the same dtype (indices).
+            tolerance (integer results are equal). ``"exact"``: equal to the reference in the same dtype (indices).
+        scale: what errors are relative to: ``"inputs"``, the largest of ``data`` (averages of features), or
+            ``"outputs"``, the largest of each result, and of each gradient, by itself (an IoU of boxes).
+        widens: a half-precision argument gives float32 results.
         peer: the same function of another library, by that library's name; same arguments, fewer promises.
             Imports the library when called.
     """
 
     name: str
-    function: Callable[..., torch.Tensor]
+    function: Callable[..., Any]
     dispatcher_ops: tuple[str, ...]
     cases: tuple[Case, ...]
     errors: tuple[ErrorCase, ...]
@@ -87,13 +90,19 @@ class OpSpec:
     layouts: tuple[str, ...] = ()
     differentiable: tuple[str, ...] = ()
     compare: Literal["close", "exact"] = "close"
-    peer: Mapping[str, Callable[..., torch.Tensor]] = field(default_factory=dict)
+    scale: Literal["inputs", "outputs"] = "inputs"
+    widens: bool = False
+    peer: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
     def __post_init__(self) -> None:
         names = [case.name for case in self.cases]
         if len(set(names)) < len(names):
             raise ValueError(f"{self.name}: cases share the names {sorted({n for n in names if names.count(n) > 1})}")
+
+    def result_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """That of the floating results for data of ``dtype``."""
+        return torch.promote_types(dtype, torch.float32) if self.widens else dtype
 
     def case(self, name: str) -> Case:
         return next(case for case in self.cases if case.name == name)

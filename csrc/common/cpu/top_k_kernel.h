@@ -9,7 +9,7 @@
 // Calls visit(scores, n, first, step) for contiguous runs of the map; the i-th score of a run has index first + i *
 // step.
 template <class T, class Visit>
-void for_each_run(const T* data, const Walk& walk, const Visit& visit) {
+void for_each_run(const T* data, const ScoreWalk& walk, const Visit& visit) {
   constexpr int64_t kRun = 4096;
   const auto& [row, middle, outer] = walk.axis;
   T gathered[kRun];
@@ -28,7 +28,7 @@ void for_each_run(const T* data, const Walk& walk, const Visit& visit) {
 
 // A bar that at least k scores reach; -infinity where none is found. `count` scores in all.
 template <class T>
-acc_t<T> lower_bound_of_kth(const T* data, const Walk& walk, int64_t count, int64_t k) {
+acc_t<T> lower_bound_of_kth(const T* data, const ScoreWalk& walk, int64_t count, int64_t k) {
   using A = acc_t<T>;
   constexpr int64_t W = kLanes<A>;
   constexpr A kLowest = -std::numeric_limits<A>::infinity();
@@ -98,7 +98,7 @@ class Collected {
 
 // Offers every score that is at least `least`; where that is NaN, every score.
 template <class T>
-void collect(const T* data, const Walk& walk, acc_t<T> least, Collected<acc_t<T>>& collected) {
+void collect(const T* data, const ScoreWalk& walk, acc_t<T> least, Collected<acc_t<T>>& collected) {
   using A = acc_t<T>;
   constexpr int64_t W = kLanes<A>, kUnroll = 4;
   const Vec<A> bar = broadcast(least);
@@ -123,7 +123,7 @@ void collect(const T* data, const Walk& walk, acc_t<T> least, Collected<acc_t<T>
 }
 
 template <class T>
-void select(const T* data, const Walk& walk, int64_t k, double above, int32_t* indices, int64_t& found) {
+void select(const T* data, const ScoreWalk& walk, int64_t k, double above, int32_t* indices, int64_t& found) {
   using A = acc_t<T>;
   constexpr A kInfinity = std::numeric_limits<A>::infinity(), kAll = std::numeric_limits<A>::quiet_NaN();
   const int64_t count = walk.axis[0].size * walk.axis[1].size * walk.axis[2].size;

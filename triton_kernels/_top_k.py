@@ -1,14 +1,14 @@
 """The best k of many scores: what csrc/common/cuda/top_k.h is, for the ops on Triton.
 
 A program holds a part of a segment, finds the k-th of it by bisection and keeps what comes before; what the parts of a
-segment keep is a shorter segment, until one part is left, whose choice is put in order. A score and its index are one int64
-there, so no two are equal. Doubles, which do not fit, and k beyond ``MAX_K`` take torch's stable sort instead.
+segment keep is a shorter segment, until one part is left, whose choice is put in order. A score and its index are one
+int64 there, so no two are equal. Doubles, which do not fit, and k beyond ``MAX_K`` take torch's stable sort instead.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -235,13 +235,19 @@ def top_k_launches(maps: Sequence[ScoreMap], k: int, above: float) -> tuple[torc
     return indices, launches
 
 
-def _sorted_whole(map_: ScoreMap, k: int, above: float) -> torch.Tensor:
-    """``[images, classes, k]`` int32 by a stable sort of every segment."""
+def _keys_launch(map_: ScoreMap, above: float) -> tuple[torch.Tensor, Launch]:
+    """``[images, classes, count]`` rising keys, and what computes them."""
     size = (map_.images, map_.classes, map_.count)
     keys = torch.empty(size, dtype=torch.int64, device=map_.data.device)
     arguments = {**_arguments(map_, above), "keys": keys, "BLOCK": 1024}
     grid = (triton.cdiv(map_.count, 1024), map_.images * map_.classes)
-    run(keys.device, [Launch(top_k_keys_kernel, grid, arguments, {"num_warps": 4})])
+    return keys, Launch(top_k_keys_kernel, grid, arguments, {"num_warps": 4})
+
+
+def _sorted_whole(map_: ScoreMap, k: int, above: float) -> torch.Tensor:
+    """``[images, classes, k]`` int32 by a stable sort of every segment."""
+    keys, launch = _keys_launch(map_, above)
+    run(keys.device, [launch])
     best, order = keys.sort(stable=True)
     indices = order[..., :k].int().masked_fill(best[..., :k] == _ABSENT.value, -1)
     return torch.nn.functional.pad(indices, (0, k - indices.shape[-1]), value=-1)
@@ -266,3 +272,18 @@ def top_k(maps: Sequence[ScoreMap], k: int, above: float = math.nan) -> torch.Te
     indices, launches = top_k_launches(maps, k, above)
     run(first.data.device, launches)
     return indices
+
+
+def ahead_of_time() -> Iterator[tuple[str, Launch]]:
+    """The launches of typical calls, named: what has to compile for every target without a GPU at hand."""
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        data = torch.empty(2, 3, 200, 334, dtype=dtype, device="meta")
+        for map_ in (
+            ScoreMap(data, (200, 334, 3), (334, 1, 66800), 2, 200400),
+            ScoreMap(data, (1, 1, 200400), (0, 0, 1), 2, 200400),
+        ):
+            name = f"{str(dtype)[6:]}-{map_.size[0]}"
+            yield name, _keys_launch(map_, 0.5)[1]
+            if dtype != torch.float64:
+                for k, above in ((1000, math.nan), (100, 0.5)):
+                    yield from ((f"{name}-{k}", launch) for launch in top_k_launches([map_], k, above)[1])

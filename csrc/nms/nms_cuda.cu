@@ -212,8 +212,8 @@ __global__ void __launch_bounds__(kTile)
   const Box<T> mine = w.boxes[place];
   const T my_area = area(mine);
   // Its parts, kept until the end, would be 4 registers more: fewer blocks on a multiprocessor.
-  const int64_t out = opaque(((int64_t(at.image) * w.group + at.tile) * w.words() + word) * w.capacity +
-                             (place - chunk_begin));
+  const int64_t out =
+      opaque(((int64_t(at.image) * w.group + at.tile) * w.words() + word) * w.capacity + (place - chunk_begin));
   Word bits = 0;
   const int begin = max(w.first[place] - other, 0), end = min(place - other, kTile);
   for (int i = begin; i < end; ++i)

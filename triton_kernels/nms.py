@@ -124,6 +124,14 @@ def _threshold(bits, boxes):
     return bits.to(tl.int64).to(tl.float64, bitcast=True).to(boxes.dtype.element_ty)
 
 
+@triton.jit
+def _bits_from(lowest):
+    """A word of ones from this bit on; all below 0, none above 63."""
+    ones = tl.full(lowest.shape, -1, tl.int64)
+    shifted = ones << tl.minimum(tl.maximum(lowest, 0), 63).to(tl.int64)
+    return tl.where(lowest > 63, ones * 0, shifted)
+
+
 @triton.jit(do_not_specialize=["threshold_bits", "n", "first", "last", "rows", "words"])
 def nms_mask_kernel(
     sorted_boxes,  # [B, 4, N]
@@ -146,11 +154,10 @@ def nms_mask_kernel(
     if column + 63 >= lowest_row:
         i = first + row
         in_chunk = i < last
-        end = tl.full([ROWS], last, tl.int32)
         reach = last
         if ends is not None:
-            end = tl.minimum(tl.load(ends + image * n + i, mask=in_chunk, other=0), last)
-            reach = tl.minimum(tl.load(ends + image * n + tl.minimum(lowest_row + ROWS, last) - 1), last)
+            ends += image * n
+            reach = tl.minimum(tl.load(ends + tl.minimum(lowest_row + ROWS, last) - 1), last)
         bits = tl.zeros([ROWS], tl.int64)
         x1 = sorted_boxes + image * n * 4
         y1 = x1 + n
@@ -163,9 +170,11 @@ def nms_mask_kernel(
             ax2 = tl.load(x2 + i, mask=in_chunk, other=0.0)
             ay2 = tl.load(y2 + i, mask=in_chunk, other=0.0)
             # A thread owns rows and walks along columns that all threads read at once: no bits travel between threads.
-            for c in range(0, 64, 8):
-                byte = tl.zeros([ROWS], tl.int32)
-                for u in tl.static_range(8):
+            # At a time as many columns as registers have room for.
+            COLUMNS: tl.constexpr = 4 if sorted_boxes.dtype.element_ty == tl.float64 else 8
+            for c in range(0, 64, COLUMNS):
+                some = tl.zeros([ROWS], tl.int32)
+                for u in tl.static_range(COLUMNS):
                     j = column + c + u
                     at = tl.minimum(j, last - 1)
                     hit = _overlap(
@@ -179,9 +188,13 @@ def nms_mask_kernel(
                         tl.load(y2 + at),
                         threshold,
                     )
-                    hit = hit & (j > i) & (j < end)
-                    byte = byte | (hit.to(tl.int32) << u)
-                bits = bits | (byte.to(tl.int64) << c)
+                    some = some | (hit.to(tl.int32) << u)
+                bits = bits | (some.to(tl.int64) << c)
+            # Of them those of later boxes in the segment, [i + 1, end).
+            end = tl.full([ROWS], last, tl.int32)
+            if ends is not None:
+                end = tl.minimum(tl.load(ends + i, mask=in_chunk, other=0), last)
+            bits = bits & _bits_from(i + 1 - column) & ~_bits_from(end - column)
         tl.store(mask + (image * rows + row) * words + word, bits, mask=in_chunk)
 
 

@@ -1,5 +1,6 @@
 """The ops, as functions. Each runs on the backend that :func:`structops.backend` or the device chooses."""
 
+from structops.ops.generate_proposals import generate_proposals
 from structops.ops.multiscale_roi_align import multiscale_roi_align
 from structops.ops.nms import batched_nms, nms
 from structops.ops.nms_padded import nms_padded
@@ -12,6 +13,7 @@ from structops.ops.roi_pool import roi_pool
 
 __all__ = [
     "batched_nms",
+    "generate_proposals",
     "multiscale_roi_align",
     "nms",
     "nms_padded",

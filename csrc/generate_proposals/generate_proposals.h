@@ -14,21 +14,21 @@ constexpr int64_t kMaxProposalLevels = 8;
 
 // One level of the pyramid; strides in elements. The index of a score is (y * width + x) * cell + a.
 struct ProposalLevel {
-  const void* objectness;  // [B, A, H, W]
-  const void* deltas;      // [B, 4A, H, W], of the same type; (dx, dy, dw, dh) of an anchor side by side
-  const void* anchors;     // of the type of the result: [A, 4] about the cell (0, 0), or [H * W * A, 4]; null: the
-                           // deltas are boxes
-  int64_t cell, height, width;                        // anchors of a cell: A
-  int64_t objectness_stride[4], delta_stride[4];      // (b, c, h, w)
-  int64_t stride_y, stride_x;                         // between cells, in pixels of the image
-  int64_t grid;                                       // whether anchors are those of the cell (0, 0)
-  int64_t slots;                                      // of an image
+  const void* objectness;       // [B, A, H, W]
+  const void* deltas;           // [B, 4A, H, W], of the same type; (dx, dy, dw, dh) of an anchor side by side
+  const void* anchors;          // of the type of the result: [A, 4] about the cell (0, 0), or [H * W * A, 4]; null: the
+                                // deltas are boxes
+  int64_t cell, height, width;  // anchors of a cell: A
+  int64_t objectness_stride[4], delta_stride[4];  // (b, c, h, w)
+  int64_t stride_y, stride_x;                     // between cells, in pixels of the image
+  int64_t grid;                                   // whether anchors are those of the cell (0, 0)
+  int64_t slots;                                  // of an image
 };
 // A level's numbers on the host, in the order of the fields from `cell` on: launchers take levels so.
 constexpr int kLevelNumbers = 15;
 
 inline ProposalLevel proposal_level(const int64_t* n, const void* objectness, const void* deltas, const void* anchors) {
-  return {objectness, deltas, anchors, n[0],  n[1],  n[2],  {n[3], n[4], n[5], n[6]}, {n[7], n[8], n[9], n[10]},
+  return {objectness, deltas, anchors, n[0], n[1], n[2], {n[3], n[4], n[5], n[6]}, {n[7], n[8], n[9], n[10]},
           n[11],      n[12],  n[13],   n[14]};
 }
 

@@ -69,8 +69,8 @@ Proposals run(const ProposalArguments& a) {
                            parallel_for);
   const int64_t post = a.post_nms_top_n;
   Tensor kept = empty({p.images, post}, ScalarType::Long), counts = empty({p.images}, ScalarType::Long);
-  const cpu::NmsBatch<C> batch{p.images,           p.slots, data<C>(boxes), data<C>(scores), data<int64_t>(level_of),
-                               {nullptr, data<bool>(takes)}};
+  const cpu::NmsBatch<C> batch{
+      p.images, p.slots, data<C>(boxes), data<C>(scores), data<int64_t>(level_of), {nullptr, data<bool>(takes)}};
   cpu::nms_padded(batch, a.nms_thresh, post, mutable_data<int64_t>(kept), mutable_data<int64_t>(counts), parallel_for);
 
   Tensor proposals = empty({p.images, post, 4}, type), proposal_scores = empty({p.images, post}, type);

@@ -74,8 +74,8 @@ inline void check_proposals(const ProposalArguments& a) {
   STRUCTOPS_CHECK(a.pre_nms_top_n >= 0, op, ": pre_nms_top_n must not be negative, got ", a.pre_nms_top_n);
   STRUCTOPS_CHECK(a.post_nms_top_n >= 0, op, ": post_nms_top_n must not be negative, got ", a.post_nms_top_n);
   STRUCTOPS_CHECK(a.nms_thresh >= 0, op, ": nms_thresh must be 0 or more, got ", a.nms_thresh);
-  const bool sound = a.weights.size() == 4 && std::all_of(a.weights.begin(), a.weights.end(),
-                                                          [](double w) { return w != 0 && w - w == 0; });
+  const bool sound = a.weights.size() == 4 &&
+                     std::all_of(a.weights.begin(), a.weights.end(), [](double w) { return w != 0 && w - w == 0; });
   STRUCTOPS_CHECK(sound, op, ": weights must be 4 finite numbers other than 0");
 }
 
@@ -99,8 +99,8 @@ inline ProposalParams proposal_params(const ProposalArguments& a, const std::vec
   const int64_t levels = a.objectness.size();
   int64_t slots = 0;
   for (int64_t l = 0; l < levels; ++l) slots += numbers[l * kLevelNumbers + kLevelNumbers - 1];
-  return {a.objectness[0].size(0), levels,       slots,        a.weights[0],      a.weights[1],
-          a.weights[2],            a.weights[3], a.bbox_xform_clip, a.min_size, a.score_thresh};
+  return {a.objectness[0].size(0), levels,     slots,         a.weights[0], a.weights[1], a.weights[2], a.weights[3],
+          a.bbox_xform_clip,       a.min_size, a.score_thresh};
 }
 
 }  // namespace structops

@@ -53,8 +53,7 @@ void decode_proposals(const ProposalParams& p, const ProposalLevel* levels, cons
           const C four[4] = {static_cast<C>(delta[0]), static_cast<C>(delta[l.delta_stride[1]]),
                              static_cast<C>(delta[2 * l.delta_stride[1]]),
                              static_cast<C>(delta[3 * l.delta_stride[1]])};
-          const BoxOf<C> box =
-              proposal_box(p, l, place, four, exponentials + 2 * slot, image_sizes + 2 * image);
+          const BoxOf<C> box = proposal_box(p, l, place, four, exponentials + 2 * slot, image_sizes + 2 * image);
           boxes[4 * slot] = box.x1, boxes[4 * slot + 1] = box.y1;
           boxes[4 * slot + 2] = box.x2, boxes[4 * slot + 3] = box.y2;
           level_of[slot] = level;
@@ -65,12 +64,12 @@ void decode_proposals(const ProposalParams& p, const ProposalLevel* levels, cons
   });
 }
 
-#define INSTANTIATE(S)                                                                                               \
-  template void choose_proposals<S>(const ProposalParams&, const ProposalLevel*, int32_t*, ComputeOf<S>*,            \
-                                    ComputeOf<S>*, ParallelFor);                                                     \
-  template void decode_proposals<S>(const ProposalParams&, const ProposalLevel*, const int32_t*,                     \
-                                    const ComputeOf<S>*, const ComputeOf<S>*, const ComputeOf<S>*, ComputeOf<S>*,    \
-                                    int64_t*, bool*, ParallelFor);
+#define INSTANTIATE(S)                                                                                                \
+  template void choose_proposals<S>(const ProposalParams&, const ProposalLevel*, int32_t*, ComputeOf<S>*,             \
+                                    ComputeOf<S>*, ParallelFor);                                                      \
+  template void decode_proposals<S>(const ProposalParams&, const ProposalLevel*, const int32_t*, const ComputeOf<S>*, \
+                                    const ComputeOf<S>*, const ComputeOf<S>*, ComputeOf<S>*, int64_t*, bool*,         \
+                                    ParallelFor);
 INSTANTIATE(Half)
 INSTANTIATE(BFloat16)
 INSTANTIATE(float)

@@ -30,7 +30,9 @@ def cells(cell: int, size: float) -> torch.Tensor:
 def head(g: torch.Generator, images: int, sizes: Sizes, cell: int = 3, side: int = 64, **options: Any) -> Arguments:
     """A head's maps over images of about ``side`` pixels, cell anchors and strides."""
     logits = [
-        torch.randint(-12, 8, (images, cell, h, w), generator=g).double() / 4 if h * w else torch.zeros(images, cell, h, w)
+        torch.randint(-12, 8, (images, cell, h, w), generator=g).double() / 4
+        if h * w
+        else torch.zeros(images, cell, h, w)
         for h, w in sizes
     ]
     deltas = [torch.randn(images, 4 * cell, h, w, generator=g, dtype=torch.float64) * 0.3 for h, w in sizes]
@@ -70,9 +72,7 @@ def plain(name: str, tags: str = "", **options: Any) -> None:
 def materialised(arguments: Arguments) -> list[torch.Tensor]:
     """``[Hl * Wl * A, 4]`` of each level, from the cell anchors and strides."""
     found = []
-    for cell, (sy, sx), map_ in zip(
-        arguments["anchors"], arguments["strides"], arguments["objectness"], strict=True
-    ):
+    for cell, (sy, sx), map_ in zip(arguments["anchors"], arguments["strides"], arguments["objectness"], strict=True):
         y, x = torch.meshgrid(torch.arange(map_.shape[2]) * sy, torch.arange(map_.shape[3]) * sx, indexing="ij")
         found.append((torch.stack([x, y, x, y], 2)[:, :, None] + cell).reshape(-1, 4))
     return found

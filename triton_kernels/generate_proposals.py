@@ -208,6 +208,10 @@ def _score_map(objectness: torch.Tensor) -> ScoreMap:
     return ScoreMap(objectness, (height, width, cell), (of_row, of_column, of_cell), images, of_image)
 
 
+# A fused multiply-add would round boxes differently from the definition.
+_EXACT = {"num_warps": 4, "enable_fp_fusion": False}
+
+
 class _Level:
     """What both kernels of a level take."""
 
@@ -227,9 +231,6 @@ class _Level:
         }
         self.objectness = objectness
 
-    # A fused multiply-add would round boxes differently from the definition.
-    _options = {"num_warps": 4, "enable_fp_fusion": False}
-
     def codes(self, logits: torch.Tensor, codes: torch.Tensor | None, weights: list[float], clip: float) -> Launch:
         numbers = {
             "width_bits": double_bits(weights[2]),
@@ -238,7 +239,7 @@ class _Level:
             **{f"score_{axis}": stride for axis, stride in zip("bchw", self.objectness.stride(), strict=True)},
         }
         mine = {"objectness": self.objectness, "logits": logits, "codes": codes, **numbers}
-        return Launch(proposal_codes_kernel, self.grid, {**self.arguments, **mine}, self._options)
+        return Launch(proposal_codes_kernel, self.grid, {**self.arguments, **mine}, _EXACT)
 
     def boxes(
         self,
@@ -260,7 +261,7 @@ class _Level:
             "GRID": bool(strides),
         }
         mine = {"anchors": anchors, **tensors, **numbers}
-        return Launch(proposal_boxes_kernel, self.grid, {**self.arguments, **mine}, self._options)
+        return Launch(proposal_boxes_kernel, self.grid, {**self.arguments, **mine}, _EXACT)
 
 
 def _gather_launch(kept: torch.Tensor, boxes: torch.Tensor, scores: torch.Tensor):

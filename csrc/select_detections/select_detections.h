@@ -6,6 +6,9 @@
 
 namespace structops {
 
+// What the choice of the best on a GPU has room for.
+constexpr int64_t kMaxDetectionLevels = 8, kMaxDetectionTopK = 2048;
+
 // Data are [B, R, ...]: B images of R rows (proposals or anchors), C classes.
 struct DetectionParams {
   int64_t images, rows, classes;
@@ -32,18 +35,18 @@ STRUCTOPS_BOX_FUNCTION T size_code(T delta, T weight, T clip) {
   return code > clip ? clip : code;
 }
 
-// The box of four deltas, clipped to its image [2] (height, width); exponentials [2]: those of its size codes.
+// The box of four deltas, clipped to its image [2] (height, width). ex, ey: the exponentials of its size codes, not
+// used with distances.
 template <class T>
-STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_clipped(const DetectionParams& p, const T* deltas, const BoxOf<T>& prior,
-                                               const T* exponentials, const T* image_size) {
+STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_clipped(const DetectionParams& p, const T* deltas, const BoxOf<T>& prior, T ex,
+                                               T ey, const T* image_size) {
   BoxOf<T> box;
   if (p.distances) {
     const T width = prior.x2 - prior.x1, height = prior.y2 - prior.y1;
     const T x = T(0.5) * (prior.x1 + prior.x2), y = T(0.5) * (prior.y1 + prior.y2);
     box = {x - deltas[0] * width, y - deltas[1] * height, x + deltas[2] * width, y + deltas[3] * height};
   } else {
-    box = decode_deltas(centre_size(prior), deltas[0] / T(p.weight_x), deltas[1] / T(p.weight_y), exponentials[0],
-                        exponentials[1]);
+    box = decode_deltas(centre_size(prior), deltas[0] / T(p.weight_x), deltas[1] / T(p.weight_y), ex, ey);
   }
   return clip(box, image_size[0], image_size[1]);
 }

@@ -1,9 +1,9 @@
 // select_detections for torch: schema and the CPU binding (checks, allocation, torch's own softmax, sigmoid and
 // exponential between the kernels).
-#include <array>
 #include <cmath>
 #include <tuple>
 
+#include "common/aten.h"
 #include "select_detections/select_detections_checks.h"
 #include "select_detections/select_detections_cpu.h"
 
@@ -18,14 +18,6 @@ Tensor dense(const Tensor& t, ScalarType type) {
 
 Tensor empty(const Tensor& like, std::initializer_list<int64_t> size, ScalarType type) {
   return torch::stable::empty(size, type, std::nullopt, like.device());
-}
-
-template <class... Arguments>
-Tensor call(const char* op, const Tensor& self, Arguments... arguments) {
-  std::array<StableIValue, 1 + sizeof...(Arguments)> stack{torch::stable::detail::from(self),
-                                                           torch::stable::detail::from(arguments)...};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, "", stack.data(), TORCH_ABI_VERSION));
-  return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
 template <class T>
@@ -46,7 +38,7 @@ Tensor sigmoids(const Tensor& like, int64_t n, ScalarType type, const Get& get) 
   T* value = static_cast<T*>(values.mutable_data_ptr());
   for (int64_t i = 0; i < padded; ++i) value[i] = i < n ? get(i) : T(0);
   for (int64_t first = 0; first < padded; first += kSigmoidPart)
-    call("aten::sigmoid_", torch::stable::narrow(values, 0, first, std::min(kSigmoidPart, padded - first)));
+    call_aten("aten::sigmoid_", "", torch::stable::narrow(values, 0, first, std::min(kSigmoidPart, padded - first)));
   return values;
 }
 
@@ -80,7 +72,7 @@ auto by_sigmoid(const DetectionArguments& a, const DetectionParams& p, const Ten
     });
     T* score = static_cast<T*>(scores.mutable_data_ptr());
     for (int64_t i = 0; i < found.size(); ++i) score[i] *= data<T>(factors)[i];
-    scores = call("aten::sqrt", scores);  // torch's own: it is not always the nearest number
+    scores = call_aten("aten::sqrt", "", scores);  // torch's own: it is not always the nearest number
   }
   std::copy_n(data<T>(scores), found.size(), found.score.begin());
   cpu::keep_above(found, static_cast<T>(p.score_threshold));
@@ -89,7 +81,7 @@ auto by_sigmoid(const DetectionArguments& a, const DetectionParams& p, const Ten
 
 template <class T>
 auto by_softmax(const DetectionParams& p, const Tensor& logits, const int64_t* valid) {
-  const Tensor scores = call("aten::_softmax", logits, int64_t(2), false);
+  const Tensor scores = call_aten("aten::_softmax", "", logits, int64_t(2), false);
   const T above = std::nextafter(static_cast<T>(p.score_threshold), std::numeric_limits<T>::infinity());
   auto found = cpu::detection_candidates(p, data<T>(scores), valid, above, parallel_for);
   for (int64_t b = 0; b < p.images; ++b)
@@ -124,7 +116,7 @@ Detections run(const DetectionArguments& a, const Tensor& logits) {
   Tensor exponentials = empty(logits, {p.distances ? 0 : found.size(), 2}, type);
   if (!p.distances) {
     cpu::detection_sizes(p, found, data<T>(deltas), static_cast<T*>(exponentials.mutable_data_ptr()));
-    exponentials = call("aten::exp", exponentials);
+    exponentials = call_aten("aten::exp", "", exponentials);
   }
   Tensor boxes = empty(logits, {p.images, p.detections, 4}, type),
          scores = empty(logits, {p.images, p.detections}, type);

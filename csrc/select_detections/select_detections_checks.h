@@ -98,6 +98,8 @@ inline void check_detections(const DetectionArguments& a) {
     check_floating("centerness", *a.centerness);
     STRUCTOPS_CHECK(a.sigmoid, op, ": centerness goes with sigmoid scores");
   }
+  STRUCTOPS_CHECK(a.levels.size() <= kMaxDetectionLevels, op, ": levels must be at most ", kMaxDetectionLevels,
+                  ", got ", a.levels.size());
   if (!a.levels.empty()) {
     int64_t sum = 0;
     bool sizes = true;
@@ -120,8 +122,13 @@ inline void check_detections(const DetectionArguments& a) {
   const auto check_limit = [&](const char* name, int64_t limit) {
     STRUCTOPS_CHECK(limit >= 0, op, ": ", name, " must not be negative, got ", limit);
   };
-  check_limit("topk_candidates", a.topk_candidates);
-  check_limit("per_class_topk", a.per_class_topk);
+  const auto check_best = [&](const char* name, int64_t limit) {
+    check_limit(name, limit);
+    STRUCTOPS_CHECK(limit <= kMaxDetectionTopK, op, ": ", name, " must be at most ", kMaxDetectionTopK, ", got ",
+                    limit);
+  };
+  check_best("topk_candidates", a.topk_candidates);
+  check_best("per_class_topk", a.per_class_topk);
   check_limit("detections", a.detections);
   STRUCTOPS_CHECK(a.topk_candidates == 0 || a.per_class_topk == 0, op,
                   ": per_class_topk does not go together with topk_candidates");

@@ -11,7 +11,7 @@
 #include <immintrin.h>
 #endif
 
-#include "common/cpu/radix_sort.h"
+#include "common/cpu/top_k.h"
 #include "common/tensor.h"
 #include "nms/nms.h"
 
@@ -24,26 +24,21 @@ namespace {
 // Values that a thread goes through at a time: 30 us.
 constexpr int64_t kPart = 1 << 17;
 
-// Keeps the `limit` best of the candidates [begin, end), ties by the lower place, in the order they had, from `to` on.
-// Returns where they end.
+// Keeps the `limit` best of the candidates [begin, end), best first, from `to` on. Returns where they end.
 template <class T>
 int64_t keep_best(DetectionCandidates<T>& c, int64_t begin, int64_t end, int64_t limit, int64_t to) {
-  using Key = decltype(descending_key(T()));
-  Key worst = 0;
-  int64_t equal = end - begin;  // how many that score like the worst one kept may go on
-  if (end - begin > limit) {
-    std::vector<Key> keys(end - begin);
-    for (int64_t i = begin; i < end; ++i) keys[i - begin] = descending_key(c.score[i]);
-    std::nth_element(keys.begin(), keys.begin() + (limit - 1), keys.end());
-    worst = keys[limit - 1];
-    equal = limit - std::count_if(keys.begin(), keys.begin() + limit, [&](Key key) { return key < worst; });
+  if (end - begin <= limit) {
+    std::copy(c.index.begin() + begin, c.index.begin() + end, c.index.begin() + to);
+    std::copy(c.score.begin() + begin, c.score.begin() + end, c.score.begin() + to);
+    return to + end - begin;
   }
-  for (int64_t i = begin; i < end; ++i) {
-    const Key key = descending_key(c.score[i]);
-    const bool kept = end - begin <= limit || key < worst || (key == worst && equal-- > 0);
-    c.index[to] = c.index[i];
-    c.score[to] = c.score[i];
-    to += kept;
+  const std::vector<int64_t> index(c.index.begin() + begin, c.index.begin() + end);
+  const std::vector<T> score(c.score.begin() + begin, c.score.begin() + end);
+  std::vector<int32_t> best(limit);
+  top_k(score.data(), {{1, 1, end - begin}, {0, 0, 1}}, limit, kNoFloor, best.data());
+  for (const int32_t place : best) {
+    c.index[to] = index[place];
+    c.score[to++] = score[place];
   }
   return to;
 }
@@ -67,8 +62,9 @@ void select_in_image(const DetectionParams& p, const DetectionCandidates<T>& c, 
   int64_t n = 0;
   for (int64_t i = begin; i < end; ++i) {
     const int64_t row = c.index[i] / p.classes, label = c.index[i] % p.classes;
+    const T* e = t.exponentials + (p.distances ? 0 : 2 * i);
     boxes[n] = decode_clipped(p, t.deltas + delta_index(p, image * p.rows + row, label), priors[row],
-                              t.exponentials + 2 * i, t.image_sizes + 2 * image);
+                              p.distances ? T(0) : e[0], p.distances ? T(0) : e[1], t.image_sizes + 2 * image);
     scores[n] = c.score[i];
     labels[n] = label;
     n += large_enough(p, boxes[n]);

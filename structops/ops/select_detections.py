@@ -12,6 +12,8 @@ from structops import _checks
 from structops._backend import Op
 from structops._checks import require
 
+MAX_LEVELS, MAX_TOPK = 8, 2048  # kMaxDetectionLevels, kMaxDetectionTopK in csrc/select_detections/select_detections.h
+
 Detections = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
@@ -66,9 +68,9 @@ def select_detections(
             product of both sigmoids.
         activation: ``"softmax"`` over the classes, or ``"sigmoid"`` of each.
         background: the class that is no detection; ``None``: there is none.
-        levels: how many of the R boxes belong to each level, in order; ``None``: one level of all.
-        topk_candidates: at most so many candidates of each level go on; ``None``: all.
-        per_class_topk: at most so many of each class; not together with ``topk_candidates``.
+        levels: how many of the R boxes belong to each of at most 8 levels, in order; ``None``: one level of all.
+        topk_candidates: at most so many candidates of each level go on, up to 2048; ``None``: all.
+        per_class_topk: at most so many of each class, up to 2048; not together with ``topk_candidates``.
         coding: ``"deltas"`` (Girshick et al., "Rich feature hierarchies", 2014, appendix C): dx, dy, dw, dh; or
             ``"distances"`` (Tian et al., "FCOS", 2019): of the left, top, right and bottom side from the centre of the
             proposal, in units of its width and height.
@@ -224,6 +226,7 @@ def _check(
         _checks.floating(op, "centerness", centerness)
         require(sigmoid, lambda: f"{op}: centerness goes with sigmoid scores")
     if levels:
+        require(len(levels) <= MAX_LEVELS, lambda: f"{op}: levels must be at most {MAX_LEVELS}, got {len(levels)}")
         require(
             min(levels) >= 0 and sum(levels) == rows,
             lambda: f"{op}: levels must be sizes that add up to R = {rows}, got {list(levels)}",
@@ -245,6 +248,10 @@ def _check(
         ("detections", detections),
     ):
         require(limit >= 0, lambda name=name, limit=limit: f"{op}: {name} must not be negative, got {limit}")  # type: ignore[misc]
+        require(
+            limit <= MAX_TOPK or name == "detections",
+            lambda name=name, limit=limit: f"{op}: {name} must be at most {MAX_TOPK}, got {limit}",  # type: ignore[misc]
+        )
     require(
         not (topk_candidates and per_class_topk),
         lambda: f"{op}: per_class_topk does not go together with topk_candidates",

@@ -174,6 +174,8 @@ _ERRORS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("centerness-softmax", {"centerness": torch.rand(2, 5)}, r"centerness goes with sigmoid"),
     ("levels-sum", {"levels": (3, 3)}, r"levels must be sizes that add up to R"),
     ("levels-negative", {"levels": (6, -1)}, r"levels must be sizes that add up to R"),
+    ("levels-nine", {"levels": (5, 0, 0, 0, 0, 0, 0, 0, 0)}, r"levels must be at most 8"),
+    ("topk-beyond-2048", {"topk_candidates": 2049}, r"topk_candidates must be at most 2048"),
     ("background-high", {"background": 3}, r"background must be one of the 3 classes"),
     ("background-negative", {"background": -1}, r"background must not be negative"),
     ("weights-three", {"weights": (1, 1, 1)}, r"weights must be 4 numbers"),

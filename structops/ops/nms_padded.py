@@ -38,8 +38,8 @@ def nms_padded(
             ``None``: one class.
         valid: which boxes take part at all: ``[B]`` integers, the first so many of each image (negative is none, more
             than N all), or ``[B, N]`` bool. What the other boxes hold is never looked at. ``None``: all.
-        score_threshold: only boxes that score **more** take part, and none with a NaN score. ``None``: all, with NaN
-            sorted last.
+        score_threshold: only boxes that score **more** (as float64) take part, and none with a NaN score. ``None``:
+            all, with NaN sorted last.
 
     Returns:
         ``(indices, counts)``: int64 ``[B, max_output]`` indices into the N boxes of each image by falling score, ties

@@ -7,8 +7,8 @@ import torch
 from structops.testing import Case
 from structops.testing.cases.nms import crowded, scores
 
-from ._nms import suppress_rows
 from ..emulator import Emulator
+from ._nms import suppress_rows
 
 
 def _two_chunks(batched: bool):

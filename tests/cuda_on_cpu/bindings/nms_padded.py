@@ -31,7 +31,10 @@ def _two_chunks(batched: bool):
 
 
 EXTRA = {
-    "nms_padded": (Case("two-chunks", _two_chunks(batched=False)), Case("two-chunks-classes", _two_chunks(batched=True)))
+    "nms_padded": (
+        Case("two-chunks", _two_chunks(batched=False)),
+        Case("two-chunks-classes", _two_chunks(batched=True)),
+    )
 }
 
 

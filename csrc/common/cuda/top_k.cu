@@ -33,7 +33,7 @@ using key_t = typename KeyOf<T>::type;
 template <class Key>
 constexpr int kHeld = sizeof(Key) == 4 ? 16 : 8;
 template <class Key>
-constexpr int kPart = kHeld<Key>* kThreads;
+constexpr int kPart = kHeld<Key> * kThreads;
 static_assert(kPart<unsigned long long> >= 4 * kMaxTopK, "a round leaves a quarter at most");
 
 // Rising keys for falling scores, -0 equal to 0, NaN last: descending_key of common/cpu/radix_sort.h.
@@ -316,8 +316,7 @@ cudaError_t top_k(const TopK& p, const ScoreData& data, const int64_t* maps, voi
     s.image_stride = n[6];
     s.class_stride = n[7];
     s.count = int(shape.count());
-    for (int d = 0; d < 3; ++d)
-      s.axis[d] = {walk.axis[d].stride, int(walk.axis[d].size), int(walk.axis[d].step)};
+    for (int d = 0; d < 3; ++d) s.axis[d] = {walk.axis[d].stride, int(walk.axis[d].size), int(walk.axis[d].step)};
   }
   int64_t parts = ceil_div<int64_t>(longest, kPart<Key>);
   if (parts <= 1) return finish(source, segments, longest, p.k, indices, stream);
@@ -335,8 +334,8 @@ cudaError_t top_k(const TopK& p, const ScoreData& data, const int64_t* maps, voi
   return error;
 }
 
-#define INSTANTIATE(T)                                               \
-  template size_t top_k_workspace<T>(const TopK&, const int64_t*);   \
+#define INSTANTIATE(T)                                             \
+  template size_t top_k_workspace<T>(const TopK&, const int64_t*); \
   template cudaError_t top_k<T>(const TopK&, const ScoreData&, const int64_t*, void*, int32_t*, cudaStream_t);
 INSTANTIATE(__half)
 INSTANTIATE(__nv_bfloat16)

@@ -21,10 +21,11 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
-from structops.reference.select_detections import placeless_sigmoid
 from structops.triton_kernels._launch import Launch, double_bits, run
 from structops.triton_kernels._top_k import ScoreMap, _falling_key, top_k
 from structops.triton_kernels.nms import _overlap, _round_down, _threshold
+
+from structops.reference.select_detections import placeless_sigmoid
 
 _LEVELS = 8
 _EMPTY = tl.constexpr(0x7FFFFFFF)  # keys of empty slots: after NaN's

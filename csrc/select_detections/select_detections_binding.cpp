@@ -25,6 +25,16 @@ const T* data(const Tensor& t) {
   return static_cast<const T*>(t.const_data_ptr());
 }
 
+// An op in place, some elements at a time.
+void in_parts(const char* op, Tensor values, int64_t part) {
+  for (int64_t first = 0; first < values.size(0); first += part)
+    call_aten(op, "", torch::stable::narrow(values, 0, first, std::min(part, values.size(0) - first)));
+}
+
+// torch shares more than 2048 exponentials between threads, which takes longer to arrange than to compute: of a few
+// thousand, on a busy machine, 20 ms.
+constexpr int64_t kExpPart = 2048;
+
 // torch's sigmoid rounds the last few elements of a tensor, or of a thread's share, otherwise than the rest, which its
 // vectors take. Filled up to whole vectors (64 elements are two of any), and in parts below the 32768 elements that
 // torch divides among threads, the result depends on the element alone.
@@ -37,8 +47,7 @@ Tensor sigmoids(const Tensor& like, int64_t n, ScalarType type, const Get& get) 
   Tensor values = empty(like, {padded}, type);
   T* value = static_cast<T*>(values.mutable_data_ptr());
   for (int64_t i = 0; i < padded; ++i) value[i] = i < n ? get(i) : T(0);
-  for (int64_t first = 0; first < padded; first += kSigmoidPart)
-    call_aten("aten::sigmoid_", "", torch::stable::narrow(values, 0, first, std::min(kSigmoidPart, padded - first)));
+  in_parts("aten::sigmoid_", values, kSigmoidPart);
   return values;
 }
 
@@ -113,10 +122,10 @@ Detections run(const DetectionArguments& a, const Tensor& logits) {
 
   const Tensor deltas = dense(a.box_deltas, type), proposals = dense(a.proposals, type);
   const Tensor sizes = dense(a.image_sizes, type);
-  Tensor exponentials = empty(logits, {p.distances ? 0 : found.size(), 2}, type);
+  Tensor exponentials = empty(logits, {p.distances ? 0 : 2 * found.size()}, type);
   if (!p.distances) {
     cpu::detection_sizes(p, found, data<T>(deltas), static_cast<T*>(exponentials.mutable_data_ptr()));
-    exponentials = call_aten("aten::exp", "", exponentials);
+    in_parts("aten::exp_", exponentials, kExpPart);
   }
   Tensor boxes = empty(logits, {p.images, p.detections, 4}, type),
          scores = empty(logits, {p.images, p.detections}, type);

@@ -25,7 +25,7 @@ from structops.triton_kernels._launch import Launch, double_bits, run
 from structops.triton_kernels._top_k import ScoreMap, _falling_key, top_k
 from structops.triton_kernels.nms import _overlap, _round_down, _threshold
 
-from structops.reference.select_detections import placeless_sigmoid
+from structops.reference.select_detections import scores_of
 
 _LEVELS = 8
 _EMPTY = tl.constexpr(0x7FFFFFFF)  # keys of empty slots: after NaN's
@@ -369,14 +369,16 @@ def _begins(levels: Sequence[int]) -> dict[str, int]:
     return dict(zip(_PLACES, begins + [0] * (_LEVELS - 1 - len(begins)), strict=True))
 
 
-def _scores(class_scores: torch.Tensor, centerness: torch.Tensor | None, sigmoid: bool) -> torch.Tensor:
+def _scores(
+    class_scores: torch.Tensor, centerness: torch.Tensor | None, levels: Sequence[int], sigmoid: bool
+) -> torch.Tensor:
     """``[B, R, C]``, fresh"""
+    if class_scores.device.type == "cpu":  # under the interpreter, where torch's sigmoid depends on an element's place
+        return scores_of(class_scores, centerness, list(levels), sigmoid)
     if not sigmoid:
         return class_scores.softmax(-1)
-    # On a CPU, under the interpreter, torch's sigmoid depends on an element's place.
-    take = placeless_sigmoid if class_scores.device.type == "cpu" else torch.sigmoid
-    scores = take(class_scores)
-    return scores if centerness is None else scores.mul_(take(centerness)[..., None]).sqrt_()
+    scores = class_scores.sigmoid()
+    return scores if centerness is None else scores.mul_(centerness.sigmoid()[..., None]).sqrt_()
 
 
 def _maps(scores: torch.Tensor, levels: Sequence[int], by_class: bool) -> list[ScoreMap]:
@@ -495,8 +497,8 @@ def select_detections(
     device, classes = class_scores.device, class_scores.shape[2]
     deltas, proposals, sizes = (t.to(dtype).contiguous() for t in (box_deltas, proposals, image_sizes))
     valid = None if valid is None else valid.long().contiguous()
-    centerness = None if centerness is None else centerness.to(dtype)
-    scores = _scores(class_scores.to(dtype).contiguous(), centerness, sigmoid)
+    centerness = None if centerness is None else centerness.to(dtype).contiguous()
+    scores = _scores(class_scores.to(dtype).contiguous(), centerness, levels, sigmoid)
     chosen, limit, by_class = None, 1, per_class_topk > 0
     levels = [n for n in levels if n > 0 and not by_class] or [class_scores.shape[1]]
     if topk_candidates or per_class_topk:

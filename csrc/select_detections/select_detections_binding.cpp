@@ -36,18 +36,30 @@ void in_parts(const char* op, Tensor values, int64_t part) {
 constexpr int64_t kExpPart = 2048;
 
 // torch's sigmoid rounds the last few elements of a tensor, or of a thread's share, otherwise than the rest, which its
-// vectors take. Filled up to whole vectors (64 elements are two of any), and in parts below the 32768 elements that
-// torch divides among threads, the result depends on the element alone.
+// vectors take: 64 elements are whole vectors on any machine, and torch divides 32768 and more among threads.
 constexpr int64_t kSigmoidMultiple = 64, kSigmoidPart = 16384;
 
-// The sigmoids of get(i), i < n, at least.
-template <class T, class Get>
-Tensor sigmoids(const Tensor& like, int64_t n, ScalarType type, const Get& get) {
-  const int64_t padded = (n + kSigmoidMultiple - 1) / kSigmoidMultiple * kSigmoidMultiple;
-  Tensor values = empty(like, {padded}, type);
+// The sigmoids of source[at[i]], at least, as torch would round them in tensors that end at `ends`; at and ends rise.
+template <class T, class S>
+Tensor sigmoids(const Tensor& like, const S* source, const std::vector<int64_t>& at, const std::vector<int64_t>& ends,
+                ScalarType type) {
+  const int64_t n = at.size();
+  Tensor values = empty(like, {(n + kSigmoidMultiple - 1) / kSigmoidMultiple * kSigmoidMultiple}, type);
   T* value = static_cast<T*>(values.mutable_data_ptr());
-  for (int64_t i = 0; i < padded; ++i) value[i] = i < n ? get(i) : T(0);
+  for (int64_t i = 0; i < values.size(0); ++i) value[i] = i < n ? static_cast<T>(source[at[i]]) : T(0);
   in_parts("aten::sigmoid_", values, kSigmoidPart);
+  int64_t begin = 0;
+  for (const int64_t end : ends) {
+    const int64_t rest = end - (end - begin) % kSigmoidMultiple;
+    begin = end;
+    int64_t i = std::lower_bound(at.begin(), at.end(), rest) - at.begin();
+    if (i == n || at[i] >= end) continue;
+    Tensor last = empty(like, {end - rest}, type);
+    T* element = static_cast<T*>(last.mutable_data_ptr());
+    for (int64_t j = rest; j < end; ++j) element[j - rest] = static_cast<T>(source[j]);
+    call_aten("aten::sigmoid_", "", last);
+    for (; i < n && at[i] < end; ++i) value[i] = element[at[i] - rest];
+  }
   return values;
 }
 
@@ -61,24 +73,31 @@ double least_logit(double threshold) {
 
 // Whose sigmoid score is above the threshold: sought by the logit, since few of them are worth a sigmoid.
 template <class S>
-auto by_sigmoid(const DetectionArguments& a, const DetectionParams& p, const Tensor& logits, const int64_t* valid) {
+auto by_sigmoid(const DetectionArguments& a, const DetectionParams& p, const std::vector<int64_t>& levels,
+                const Tensor& logits, const int64_t* valid) {
   using T = cpu::WideOf<S>;
   const ScalarType type = a.compute_type();
   const double factor = p.score_threshold > 0 && a.centerness ? p.score_threshold : 1.0;  // of centerness, at most 1
   auto found =
       cpu::detection_candidates(p, data<S>(logits), valid, least_logit(p.score_threshold * factor), parallel_for);
-  std::vector<int64_t> image(found.size());
-  for (int64_t b = 0; b < p.images; ++b)
-    std::fill(image.begin() + found.begin[b], image.begin() + found.begin[b + 1], b);
-  const S* logit = data<S>(logits);
-  Tensor scores = sigmoids<T>(logits, found.size(), type, [&](int64_t i) {
-    return static_cast<T>(logit[image[i] * p.rows * p.classes + found.index[i]]);
-  });
+  // Where candidates, and the ends of each image's levels, are among the logits, and among centerness.
+  std::vector<int64_t> logit, row, logit_ends, row_ends;
+  for (int64_t b = 0; b < p.images; ++b) {
+    for (int64_t i = found.begin[b]; i < found.begin[b + 1]; ++i) {
+      logit.push_back(b * p.rows * p.classes + found.index[i]);
+      row.push_back(b * p.rows + found.index[i] / p.classes);
+    }
+    int64_t last = b * p.rows;
+    for (const int64_t size : levels) {
+      last += size;
+      row_ends.push_back(last);
+      logit_ends.push_back(last * p.classes);
+    }
+  }
+  Tensor scores = sigmoids<T>(logits, data<S>(logits), logit, logit_ends, type);
   if (a.centerness) {
     const Tensor centerness = dense(*a.centerness, type);
-    const Tensor factors = sigmoids<T>(logits, found.size(), type, [&](int64_t i) {
-      return data<T>(centerness)[image[i] * p.rows + found.index[i] / p.classes];
-    });
+    const Tensor factors = sigmoids<T>(logits, data<T>(centerness), row, row_ends, type);
     T* score = static_cast<T*>(scores.mutable_data_ptr());
     for (int64_t i = 0; i < found.size(); ++i) score[i] *= data<T>(factors)[i];
     scores = call_aten("aten::sqrt", "", scores);  // torch's own: it is not always the nearest number
@@ -108,16 +127,14 @@ Detections run(const DetectionArguments& a, const Tensor& logits) {
   std::optional<Tensor> counts;
   if (a.valid) counts = dense(*a.valid, ScalarType::Long);
   const int64_t* valid = counts ? data<int64_t>(*counts) : nullptr;
+  const std::vector<int64_t> levels = a.levels.empty() ? std::vector<int64_t>{p.rows} : a.levels;
   cpu::DetectionCandidates<T> found;
   if (a.sigmoid) {
-    found = by_sigmoid<S>(a, p, logits, valid);
+    found = by_sigmoid<S>(a, p, levels, logits, valid);
   } else if constexpr (std::is_same_v<S, T>) {
     found = by_softmax<T>(p, logits, valid);
   }
-  if (a.topk_candidates > 0) {
-    const std::vector<int64_t> one_level{p.rows};
-    cpu::keep_best_of_levels(p, found, a.levels.empty() ? one_level : a.levels, a.topk_candidates);
-  }
+  if (a.topk_candidates > 0) cpu::keep_best_of_levels(p, found, levels, a.topk_candidates);
   if (a.per_class_topk > 0) cpu::keep_best_of_classes(p, found, a.per_class_topk);
 
   const Tensor deltas = dense(a.box_deltas, type), proposals = dense(a.proposals, type);

@@ -89,8 +89,8 @@ def select_detections(
         Equal scores, where the best are chosen and in the end, go by the lower box and then class; with
         ``per_class_topk`` by the lower class and then box, as torchvision lists them. A candidate whose score is NaN is
         dropped. On a CPU results are torchvision's to the bit, except that NMS compares classes and adds no offsets
-        to coordinates (see :func:`batched_nms`), and that torchvision's sigmoid rounds the last few elements of a
-        tensor otherwise.
+        to coordinates (see :func:`batched_nms`), and that they do not depend on the number of threads: torch's sigmoid
+        rounds the last few elements of each thread's share of a level in another way.
 
     Raises:
         ValueError: for an ``activation`` or ``coding`` that there is not.

@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import torch
-from torch.nn.functional import pad
 
 from structops.reference.nms import batched_nms
 
-# On a CPU the last bit of torch.sigmoid depends on where an element lies: the last ones of a tensor, or of a thread's
-# share of it, are left over by the vectors and take another exponential. Filled up to whole vectors, and in parts that
-# one thread takes by itself, it is a function of the element alone.
-SIGMOID_MULTIPLE, SIGMOID_PART = 64, 16384
+# On a CPU the last bit of torch.sigmoid depends on where an element lies: those that vectors leave over, at the end of a
+# tensor or of a thread's share of it, take another exponential. Parts that one thread takes by itself, of whole vectors
+# but for the last, make it independent of the number of threads.
+SIGMOID_PART = 16384
 
 
-def placeless_sigmoid(x: torch.Tensor) -> torch.Tensor:
-    """``torch.sigmoid``, the same wherever an element lies."""
-    whole = pad(x.reshape(-1), (0, -x.numel() % SIGMOID_MULTIPLE))
-    return torch.cat([part.sigmoid() for part in whole.split(SIGMOID_PART)])[: x.numel()].view(x.shape)
+def sigmoid_by_level(x: torch.Tensor, levels: list[int]) -> torch.Tensor:
+    """``torch.sigmoid`` of ``[B, R, ...]``, as it rounds the R of each image and level as a tensor of their own."""
+    parts = [
+        torch.cat([part.sigmoid() for part in level.reshape(-1).split(SIGMOID_PART)]).view(level.shape)
+        for image in x
+        for level in image.split(levels)
+    ]
+    return torch.cat(parts).view(x.shape) if parts else x
 
 
-def scores_of(class_scores: torch.Tensor, centerness: torch.Tensor | None, sigmoid: bool) -> torch.Tensor:
+def scores_of(
+    class_scores: torch.Tensor, centerness: torch.Tensor | None, levels: list[int], sigmoid: bool
+) -> torch.Tensor:
     """Scores ``[B, R, C]`` of logits ``[B, R, C]`` and, where the head has it, centerness ``[B, R]``."""
     if not sigmoid:
         return class_scores.softmax(-1)
-    scores = placeless_sigmoid(class_scores)
-    return scores if centerness is None else (scores * placeless_sigmoid(centerness)[..., None]).sqrt()
+    levels = levels or [class_scores.shape[1]]
+    scores = sigmoid_by_level(class_scores, levels)
+    return scores if centerness is None else (scores * sigmoid_by_level(centerness, levels)[..., None]).sqrt()
 
 
 def best(scores: torch.Tensor, groups: torch.Tensor, limit: int) -> torch.Tensor:
@@ -88,7 +94,10 @@ def select_detections(
     labels = torch.full((images, detections), -1, dtype=torch.int64, device=boxes.device)
     counts = torch.zeros(images, dtype=torch.int64, device=boxes.device)
     all_scores = scores_of(
-        class_scores.to(compute).contiguous(), None if centerness is None else centerness.to(compute), sigmoid
+        class_scores.to(compute).contiguous(),
+        None if centerness is None else centerness.to(compute).contiguous(),
+        levels,
+        sigmoid,
     )
     codes = box_deltas.to(compute).reshape(images, rows, box_deltas.shape[2] // 4, 4)
     level = torch.arange(max(len(levels), 1)).repeat_interleave(torch.tensor(levels or [rows])).to(boxes.device)

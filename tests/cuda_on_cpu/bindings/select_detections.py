@@ -64,7 +64,7 @@ def select_detections(
 
     deltas, boxes, sizes = (dense(t, dtype) for t in (box_deltas, proposals, image_sizes))
     counts = dense(valid, torch.int64)
-    scores = scores_of(dense(class_scores, dtype), dense(centerness, dtype), sigmoid)
+    scores = scores_of(dense(class_scores, dtype), dense(centerness, dtype), levels, sigmoid)
     parameters = (images, rows, classes, background, box_deltas.shape[2] != 4, proposals.dim() == 2, distances)
     parameters += (*weights, clip, score_threshold, iou_threshold, math.nan if min_size is None else min_size)
     parameters += (detections,)

@@ -2,6 +2,7 @@
 
 from structops.ops.multiscale_roi_align import multiscale_roi_align
 from structops.ops.nms import batched_nms, nms
+from structops.ops.nms_1d import nms_1d
 from structops.ops.nms_padded import nms_padded
 from structops.ops.ps_roi_align import ps_roi_align
 from structops.ops.ps_roi_pool import ps_roi_pool
@@ -14,6 +15,7 @@ __all__ = [
     "batched_nms",
     "multiscale_roi_align",
     "nms",
+    "nms_1d",
     "nms_padded",
     "ps_roi_align",
     "ps_roi_pool",

@@ -13,6 +13,7 @@
 
 #include "common/cuda/device.cuh"
 #include "nms/nms_cuda.h"
+#include "nms/nms_threshold.h"
 
 namespace structops::cuda {
 namespace {
@@ -44,10 +45,8 @@ template <class T>
 struct Overlap {
   T threshold, below, above;
 
-  explicit Overlap(double iou_threshold) : threshold(static_cast<T>(iou_threshold)) {
+  explicit Overlap(double iou_threshold) : threshold(round_down<T>(iou_threshold)) {
     const T infinity = std::numeric_limits<T>::infinity();
-    // iou > threshold in double, for an iou in T, is iou > the largest T not above the threshold.
-    if (static_cast<double>(threshold) > iou_threshold) threshold = std::nextafter(threshold, -infinity);
     const bool ordinary = threshold > T(1e-6) && threshold < T(1e6);
     const T margin = 8 * std::numeric_limits<T>::epsilon();
     below = ordinary ? threshold * (1 - margin) : -infinity;

@@ -304,7 +304,7 @@ def nms_sweep_kernel(
         tl.store(removed + image * n + j, tl.full([BLOCK], 1, tl.int8), mask=hit & in_range)
 
 
-def _round_down(threshold: float, dtype: torch.dtype) -> float:
+def round_down(threshold: float, dtype: torch.dtype) -> float:
     """The largest number of a dtype that is not above: a float32 IoU exceeds the one when it exceeds the other."""
     if dtype == torch.float64:
         return threshold
@@ -373,7 +373,7 @@ def suppress_launches(
     pairs = {
         "sorted_boxes": sorted_boxes,
         "ends": ends,
-        "threshold_bits": double_bits(_round_down(iou_threshold, compute)),
+        "threshold_bits": double_bits(round_down(iou_threshold, compute)),
         "n": n,
     }
     # A fused multiply-add would round the areas differently from the definition.

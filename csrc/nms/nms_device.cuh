@@ -1,10 +1,10 @@
 // What kernels that suppress boxes compare: scores as keys that sort, and the IoU of two boxes with a threshold.
 #pragma once
-#include <cmath>
 #include <limits>
 
 #include "common/cuda/device.cuh"
 #include "nms/nms_cuda.h"
+#include "nms/nms_threshold.h"
 
 namespace structops::cuda {
 
@@ -36,10 +36,8 @@ template <class T>
 struct Overlap {
   T threshold, below, above;
 
-  explicit Overlap(double iou_threshold) : threshold(static_cast<T>(iou_threshold)) {
+  explicit Overlap(double iou_threshold) : threshold(round_down<T>(iou_threshold)) {
     const T infinity = std::numeric_limits<T>::infinity();
-    // iou > threshold in double, for an iou in T, is iou > the largest T not above the threshold.
-    if (static_cast<double>(threshold) > iou_threshold) threshold = std::nextafter(threshold, -infinity);
     const bool ordinary = threshold > T(1e-6) && threshold < T(1e6);
     const T margin = 8 * std::numeric_limits<T>::epsilon();
     below = ordinary ? threshold * (1 - margin) : -infinity;

@@ -15,7 +15,8 @@ fixed: the cost hardly depends on the data, and autotuning would time whole call
 
 from __future__ import annotations
 
-import math
+import ctypes
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -303,12 +304,16 @@ def nms_sweep_kernel(
         tl.store(removed + image * n + j, tl.full([BLOCK], 1, tl.int8), mask=hit & in_range)
 
 
-def _round_down(threshold: float, dtype: torch.dtype) -> float:
+def round_down(threshold: float, dtype: torch.dtype) -> float:
     """The largest number of a dtype that is not above: a float32 IoU exceeds the one when it exceeds the other."""
-    rounded = torch.tensor(threshold, dtype=dtype, device="cpu")
-    if rounded.item() > threshold:
-        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype, device="cpu"))
-    return rounded.item()
+    if dtype == torch.float64:
+        return threshold
+    # Without torch, where a number that is read counts as a wait for a device.
+    rounded = ctypes.c_float(threshold).value
+    if rounded > threshold:
+        (bits,) = struct.unpack("<i", struct.pack("<f", rounded))
+        (rounded,) = struct.unpack("<f", struct.pack("<i", bits - 1))  # thresholds are not negative
+    return rounded
 
 
 def keys_launch(
@@ -368,7 +373,7 @@ def suppress_launches(
     pairs = {
         "sorted_boxes": sorted_boxes,
         "ends": ends,
-        "threshold_bits": double_bits(_round_down(iou_threshold, compute)),
+        "threshold_bits": double_bits(round_down(iou_threshold, compute)),
         "n": n,
     }
     # A fused multiply-add would round the areas differently from the definition.

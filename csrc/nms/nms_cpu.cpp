@@ -15,19 +15,13 @@
 #include "common/tensor.h"
 #include "nms/nms.h"
 #include "nms/nms_cpu_order.h"
+#include "nms/nms_threshold.h"
 
 #define STRUCTOPS_ISA_FILE "nms/nms_cpu_kernel.h"
 #include "common/cpu/foreach_isa.h"
 
 namespace structops::cpu {
 namespace {
-
-// The largest T that is not above the threshold: a T exceeds one if it exceeds the other.
-template <class T>
-T round_down(double threshold) {
-  const T near = static_cast<T>(threshold);
-  return near > threshold ? std::nextafter(near, -std::numeric_limits<T>::infinity()) : near;
-}
 
 template <class T>
 void suppress_segment(const T* boxes, const uint32_t* order, int64_t n, T limit, int64_t enough, uint8_t* kept) {
@@ -38,18 +32,7 @@ void suppress_segment(const T* boxes, const uint32_t* order, int64_t n, T limit,
 template <class T>
 void suppress_classes(const T* boxes, const uint32_t* order, const int64_t* idxs, int64_t n, T limit, int64_t enough,
                       uint8_t* kept, ParallelFor parallel_for) {
-  auto items = std::make_unique_for_overwrite<Indexed<uint64_t>[]>(2 * n);
-  for (int64_t i = 0; i < n; ++i) items[i] = {static_cast<uint64_t>(idxs[order[i]]), order[i]};
-  const Indexed<uint64_t>* sorted =
-      radix_sort(items.get(), items.get() + n, n);  // stable: stays by score within a class
-  auto by_class = std::make_unique_for_overwrite<uint32_t[]>(n);
-  std::vector<int64_t> begin;
-  for (int64_t i = 0; i < n; ++i) {
-    by_class[i] = sorted[i].index;
-    if (i == 0 || sorted[i].key != sorted[i - 1].key) begin.push_back(i);
-  }
-  begin.push_back(n);
-  const int64_t segments = begin.size() - 1;
+  const Segments segments = segments_by_class(idxs, order, n);  // by score within a class
   struct Context {
     const T* boxes;
     const uint32_t* order;
@@ -58,11 +41,11 @@ void suppress_classes(const T* boxes, const uint32_t* order, const int64_t* idxs
     int64_t enough;
     uint8_t* kept;
   };
-  Context context{boxes, by_class.get(), begin.data(), limit, enough, kept};
+  Context context{boxes, segments.boxes.get(), segments.begin.data(), limit, enough, kept};
   // 20,000 boxes of 80 classes take 1.5 ms; waking a second thread has cost up to 5 on a busy machine.
-  const int64_t grain = std::max<int64_t>(1, segments * 16384 / n);
+  const int64_t grain = std::max<int64_t>(1, segments.count() * 16384 / n);
   parallel_for(
-      segments, grain,
+      segments.count(), grain,
       [](int64_t first, int64_t last, void* p) {
         const auto& c = *static_cast<Context*>(p);
         for (int64_t s = first; s < last; ++s)

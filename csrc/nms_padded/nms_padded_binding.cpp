@@ -47,7 +47,7 @@ std::tuple<Tensor, Tensor> nms_padded(const Tensor& boxes, const Tensor& scores,
 
 STABLE_TORCH_LIBRARY_FRAGMENT(structops, m) {
   m.def(
-      "nms_padded(Tensor boxes, Tensor scores, Tensor? idxs, Tensor? valid, float iou_threshold, int max_output, "
+      "nms_padded(Tensor boxes, Tensor scores, Tensor? idxs, Tensor? valid, float iou_threshold, SymInt max_output, "
       "float? score_threshold) -> (Tensor, Tensor)");
 }
 

@@ -68,17 +68,17 @@ def check_iou_threshold(op: str, iou_threshold: float) -> None:
     require(iou_threshold >= 0, lambda: f"{op}: iou_threshold must be 0 or more, got {iou_threshold}")
 
 
-def check_classes(op: str, idxs, boxes) -> None:
+def check_classes(op: str, idxs, boxes, each: str = "box") -> None:
     require(
         idxs.dim() == 1,
         lambda: f"{op}: idxs must be [N] (1 dimension), got {idxs.dim()} dimensions",
     )
     require(
         idxs.shape[0] == boxes.shape[0],
-        lambda: f"{op}: idxs must have one entry a box, got {idxs.shape[0]} for {boxes.shape[0]} boxes",
+        lambda: f"{op}: idxs must have one entry a {each}, got {idxs.shape[0]} for {boxes.shape[0]}",
     )
     _checks.integer(op, "idxs", idxs)
-    _checks.same_device(op, "idxs", idxs, "boxes", boxes)
+    _checks.same_device(op, "idxs", idxs, "boxes" if each == "box" else "segments", boxes)
 
 
 def _check_batched(boxes, scores, idxs, iou_threshold) -> None:

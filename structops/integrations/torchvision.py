@@ -29,7 +29,7 @@ from torchvision.ops import poolers
 from structops import ops
 from structops._backend import OPS
 from structops._checks import FLOATING
-from structops.integrations import _torchvision_detections, _torchvision_methods
+from structops.integrations import _torchvision_detections, _torchvision_methods, _torchvision_rpn
 from structops.integrations._torchvision_devices import patched, problem, set_patched, usable
 from structops.integrations._torchvision_kernels import MAKERS, suppressible
 
@@ -161,7 +161,7 @@ _MODULES: tuple[ModuleType, ...] = ()
 
 
 #: Files of replaced methods, each with a tuple ``METHODS`` as ``_torchvision_methods.py`` has it.
-_METHOD_MODULES: tuple[ModuleType, ...] = (_torchvision_detections,)
+_METHOD_MODULES: tuple[ModuleType, ...] = (_torchvision_detections, _torchvision_rpn)
 
 
 def methods() -> tuple[_torchvision_methods.Method, ...]:

@@ -4,11 +4,12 @@ Contract: what torchvision accepts gives torchvision's types, dtypes and strides
 itself, in its own words. Two things only are added: bfloat16 (and half precision NMS on CPU), which torchvision
 lacks, and an error instead of a stray read for a batch index out of range.
 
-Three results are knowingly not torchvision's. RoI Pool's and position-sensitive RoI Pool's bins are exact: torchvision
+Four results are knowingly not torchvision's. RoI Pool's and position-sensitive RoI Pool's bins are exact: torchvision
 computes ``7 * (length / 7)`` in floating point, which for some lengths (57 pixels in float32, 29 in float64) is more
 than the length, and takes a pixel from outside the box. Position-sensitive RoI Pool passes no gradient to the map's
 last row and column, which neither library's forward reads. A box of area zero gives 0 and not NaN in adaptive
-position-sensitive RoI Align.
+position-sensitive RoI Align. Of equal logits a region proposal network takes those with the lower index, where
+torchvision takes any, and a logit that is NaN, which torchvision takes first and then drops, is the last of its level.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 from structops.triton_kernels._launch import Launch, double_bits, run
 from structops.triton_kernels._top_k import ScoreMap, _falling_key, top_k
-from structops.triton_kernels.nms import _overlap, _round_down, _threshold
+from structops.triton_kernels.nms import _overlap, _threshold, round_down
 
 from structops.reference.select_detections import scores_of
 
@@ -456,7 +456,7 @@ def _nms_launch(
     )
     arguments = {"scores": scores, "chosen": chosen, "boxes": boxes, "keys": keys, "order": order, **place}
     arguments |= dict(zip(("out_boxes", "out_scores", "labels", "counts"), found, strict=True))
-    arguments |= {"detections": detections, "iou_bits": double_bits(_round_down(iou_threshold, dtype))}
+    arguments |= {"detections": detections, "iou_bits": double_bits(round_down(iou_threshold, dtype))}
     # All pairs of a block are in registers: more than 32 doubles spill.
     wide = dtype == torch.float64
     arguments |= {"BLOCK": 32 if wide else 64, "KEPT": 32}

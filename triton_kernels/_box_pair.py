@@ -196,9 +196,7 @@ def pair_gradient(
 
 
 @triton.jit
-def store_gradient(
-    boxes, grad, i, mask, x1, y1, x2, y2, area, angle, KIND: tl.constexpr, FORMAT: tl.constexpr
-):
+def store_gradient(boxes, grad, i, mask, x1, y1, x2, y2, area, angle, KIND: tl.constexpr, FORMAT: tl.constexpr):
     """Gradients of sides as those of boxes ``i``, in the boxes' own format."""
     a = tl.load(boxes + 4 * i, mask=mask, other=0.0)
     b = tl.load(boxes + 4 * i + 1, mask=mask, other=0.0)

@@ -54,9 +54,7 @@ def box_iou_kernel(
     for first in range(row, tl.minimum(row + ROWS, rows), STEP):
         i = first + tl.arange(0, STEP)[:, None]
         ax1, ay1, ax2, ay2, a_area, a_angle = side(boxes1, angles1, batch * rows + i, i < rows, FORMAT)
-        value = pair_value(
-            ax1, ay1, ax2, ay2, a_area, a_angle, bx1, by1, bx2, by2, b_area, b_angle, eps, KIND
-        )
+        value = pair_value(ax1, ay1, ax2, ay2, a_area, a_angle, bx1, by1, bx2, by2, b_area, b_angle, eps, KIND)
         tl.store(out + (batch * rows + i) * columns + column, value, mask=(i < rows) & inside)
 
 
@@ -139,9 +137,7 @@ def box_iou_backward_kernel(
         some = (i < rows) & inside
         g = tl.load(grad + (batch * rows + i) * columns + column, mask=some, other=0.0)
         to_ax1, to_ay1, to_ax2, to_ay2, to_a, to_a_angle, to_bx1, to_by1, to_bx2, to_by2, to_b, to_b_angle = (
-            pair_gradient(
-                ax1, ay1, ax2, ay2, a_area, a_angle, bx1, by1, bx2, by2, b_area, b_angle, g, eps, KIND
-            )
+            pair_gradient(ax1, ay1, ax2, ay2, a_area, a_angle, bx1, by1, bx2, by2, b_area, b_angle, g, eps, KIND)
         )
         # Beyond the edge boxes are zero, and their gradients NaN.
         sum_x1 += tl.sum(tl.where(some, to_bx1, 0), axis=0)

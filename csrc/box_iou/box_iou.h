@@ -36,8 +36,8 @@ auto with_kind(BoxIouKind kind, const Use& use) {
   }
 }
 
-// T is float or double. boxes1 [B, N, 4] and boxes2 [B, M, 4], dense; angles1 [B, N] and angles2 [B, M], the arc tangents
-// of their box_ratios (null unless the kind is complete).
+// T is float or double. boxes1 [B, N, 4] and boxes2 [B, M, 4], dense; angles1 [B, N] and angles2 [B, M], the arc
+// tangents of their box_ratios (null unless the kind is complete).
 template <class T>
 struct BoxSets {
   const T *boxes1, *boxes2, *angles1, *angles2;

@@ -32,8 +32,9 @@ std::tuple<Tensor, Tensor> box_iou_backward(const Tensor& grad, const Tensor& bo
     const BoxTensors<T> sets(p, boxes1, boxes2, type, cpu::box_ratios<T>);
     Tensor grad1 = torch::stable::empty_like(sets.boxes1), grad2 = torch::stable::empty_like(sets.boxes2);
     if (grad1.numel() + grad2.numel() > 0)
-      (elementwise ? cpu::box_iou_rows_backward<T> : cpu::box_iou_backward<T>)(
-          p, data<T>(incoming), sets.pointers(), data<T>(grad1), data<T>(grad2), parallel_for);
+      (elementwise ? cpu::box_iou_rows_backward<T> : cpu::box_iou_backward<T>)(p, data<T>(incoming), sets.pointers(),
+                                                                               data<T>(grad1), data<T>(grad2),
+                                                                               parallel_for);
     return {dense(grad1, boxes1.scalar_type()), dense(grad2, boxes2.scalar_type())};
   };
   return type == ScalarType::Double ? run(double()) : run(float());

@@ -45,8 +45,8 @@ std::tuple<Tensor, Tensor> box_iou_backward(const Tensor& grad, const Tensor& bo
     const BoxTensors<T> sets(p, boxes1, boxes2, type, ratios<T>(boxes1));
     Tensor grad1 = torch::stable::empty_like(sets.boxes1), grad2 = torch::stable::empty_like(sets.boxes2);
     if (elementwise) {
-      STD_CUDA_CHECK(cuda::box_iou_rows_backward(p, data<T>(incoming), sets.pointers(), data<T>(grad1), data<T>(grad2),
-                                                 stream));
+      STD_CUDA_CHECK(
+          cuda::box_iou_rows_backward(p, data<T>(incoming), sets.pointers(), data<T>(grad1), data<T>(grad2), stream));
     } else {
       Tensor workspace = torch::stable::empty({static_cast<int64_t>(cuda::box_iou_backward_workspace<T>(p))},
                                               ScalarType::Byte, std::nullopt, boxes1.device());

@@ -36,9 +36,9 @@ inline ScalarType box_iou_type(const Tensor& boxes1, const Tensor& boxes2) {
 
 inline void check_box_iou_grad(const char* op, const Tensor& grad, const Tensor& boxes1, const BoxIouParams& p,
                                ScalarType type, bool elementwise) {
-  const bool same = elementwise ? grad.dim() == 1 && grad.size(0) == p.rows
-                                : grad.dim() == 3 && grad.size(0) == p.batch && grad.size(1) == p.rows &&
-                                      grad.size(2) == p.columns;
+  const bool same =
+      elementwise ? grad.dim() == 1 && grad.size(0) == p.rows
+                  : grad.dim() == 3 && grad.size(0) == p.batch && grad.size(1) == p.rows && grad.size(2) == p.columns;
   STRUCTOPS_CHECK(same, op, ": grad must have the shape of the result, a value a pair");
   STRUCTOPS_CHECK(grad.scalar_type() == type, op, ": grad must be of the result's type, got ",
                   torch::headeronly::toString(grad.scalar_type()));

@@ -8,8 +8,7 @@ constexpr int64_t kTileRows = 64, kTileColumns = 512;
 
 template <class A>
 inline Side<Vec<A>> in_all_lanes(const Side<A>& s) {
-  return {broadcast(s.x1), broadcast(s.y1),   broadcast(s.x2),
-          broadcast(s.y2), broadcast(s.area), broadcast(s.angle)};
+  return {broadcast(s.x1), broadcast(s.y1), broadcast(s.x2), broadcast(s.y2), broadcast(s.area), broadcast(s.angle)};
 }
 
 // At most kTileColumns values of each field of a Side or a SideGradient; vectors read and write them.
@@ -223,8 +222,8 @@ void box_iou_rows(const BoxIouParams& p, const BoxSets<A>& sets, A* output, Para
       fill(sides1, p.format, sets.boxes1, sets.angles1, first, n);
       fill(sides2, p.format, sets.boxes2, sets.angles2, first, n);
       for (int64_t j = 0; j < n; j += kLanes<A>) {
-        const Vec<A> value = pair_value<kKind, A, Vec<A>>(sides1.template at<Vec<A>>(j),
-                                                          sides2.template at<Vec<A>>(j), eps);
+        const Vec<A> value =
+            pair_value<kKind, A, Vec<A>>(sides1.template at<Vec<A>>(j), sides2.template at<Vec<A>>(j), eps);
         if (n - j >= kLanes<A>)
           store(output + first + j, value);
         else

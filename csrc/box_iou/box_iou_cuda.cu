@@ -1,9 +1,9 @@
 // IoU of boxes on the GPU. Pairs are taken in tiles: a thread keeps the box of its column in registers and meets the
 // tile's rows, which wait in shared memory. So a pair costs one store of 4 bytes, and the boxes next to nothing.
 //
-// The backward goes through the same tiles once for both sets: a column's sum over the tile's rows stays in its thread's
-// registers, a row's sum over the columns is made by shuffles. Tiles leave their sums in a workspace, which a second
-// launch adds in order. No atomics: results are the same bit for bit from run to run.
+// The backward goes through the same tiles once for both sets: a column's sum over the tile's rows stays in its
+// thread's registers, a row's sum over the columns is made by shuffles. Tiles leave their sums in a workspace, which a
+// second launch adds in order. No atomics: results are the same bit for bit from run to run.
 #include <limits>
 
 #include "box_iou/box_iou_cuda.h"
@@ -31,7 +31,7 @@ __device__ __forceinline__ Side<T> side_at(BoxFormat format, const T* boxes, con
 template <class T>
 __device__ __forceinline__ void store_gradient(const BoxIouParams& p, const T* boxes, int64_t i,
                                                const SideGradient<T>& sum, T* grad) {
-  const T box[4] = {boxes[4 * i], boxes[4 * i + 1], boxes[4 * i + 2], boxes[4 * i + 3]};
+  const T box[4] = {__ldg(boxes + 4 * i), __ldg(boxes + 4 * i + 1), __ldg(boxes + 4 * i + 2), __ldg(boxes + 4 * i + 3)};
   T out[4];
   gradient_of_box(p.kind, p.format, box, sum, out);
 #pragma unroll
@@ -60,7 +60,7 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // lanes: columns of a block, a power of 2; its threads make kThreads / lanes rows of them.
-template <BoxIouKind kKind, class T>
+template <int kKind, class T>
 __global__ void __launch_bounds__(kThreads)
     box_iou_kernel(const BoxIouParams p, const BoxSets<T> sets, T* __restrict__ out, int lanes, int row_tiles,
                    int column_tiles) {
@@ -77,21 +77,21 @@ __global__ void __launch_bounds__(kThreads)
   const Side<T> mine = side_at(p.format, sets.boxes2, sets.angles2, batch * p.columns + column);
   const T eps = static_cast<T>(p.eps);
   for (int r = int(threadIdx.x) / lanes; r < count; r += groups)
-    out[(first + r) * p.columns + column] = pair_value<kKind, T, T>(rows[r], mine, eps);
+    out[(first + r) * p.columns + column] = pair_value<BoxIouKind(kKind), T, T>(rows[r], mine, eps);
 }
 
-template <BoxIouKind kKind, class T>
+template <int kKind, class T>
 __global__ void __launch_bounds__(kThreads)
     box_iou_rows_kernel(const BoxIouParams p, const BoxSets<T> sets, T* __restrict__ out) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= p.rows) return;
   const Side<T> a = side_at(p.format, sets.boxes1, sets.angles1, i);
   const Side<T> b = side_at(p.format, sets.boxes2, sets.angles2, i);
-  out[i] = pair_value<kKind, T, T>(a, b, static_cast<T>(p.eps));
+  out[i] = pair_value<BoxIouKind(kKind), T, T>(a, b, static_cast<T>(p.eps));
 }
 
 // partial1 [column tiles, 6, B * N], partial2 [row tiles, 6, B * M]: the tiles' sums, field by field.
-template <BoxIouKind kKind, class T>
+template <int kKind, class T>
 __global__ void __launch_bounds__(kColumns)
     box_iou_backward_kernel(const BoxIouParams p, const T* __restrict__ grad, const BoxSets<T> sets,
                             T* __restrict__ partial1, T* __restrict__ partial2, int row_tiles, int column_tiles) {
@@ -112,8 +112,8 @@ __global__ void __launch_bounds__(kColumns)
   for (int r = 0; r < count; ++r) {
     SideGradient<T> theirs{};
     if (inside)
-      pair_gradient<kKind, T, T>(rows[r], mine, grad[(first + r) * p.columns + column], eps, theirs, sum);
-    theirs = sum_of_lanes(theirs, 32, kKind == BoxIouKind::complete);
+      pair_gradient<BoxIouKind(kKind), T, T>(rows[r], mine, grad[(first + r) * p.columns + column], eps, theirs, sum);
+    theirs = sum_of_lanes(theirs, 32, BoxIouKind(kKind) == BoxIouKind::complete);
     if (lane == 0) row_sums[thread / 32][r] = theirs;
   }
   if (inside) {
@@ -157,7 +157,7 @@ __global__ void __launch_bounds__(kThreads)
   if (i < count && lane == 0) store_gradient(p, boxes, i, sum, grad);
 }
 
-template <BoxIouKind kKind, class T>
+template <int kKind, class T>
 __global__ void __launch_bounds__(kThreads)
     box_iou_rows_backward_kernel(const BoxIouParams p, const T* __restrict__ grad, const BoxSets<T> sets,
                                  T* __restrict__ grad1, T* __restrict__ grad2) {
@@ -166,9 +166,10 @@ __global__ void __launch_bounds__(kThreads)
   const Side<T> a = side_at(p.format, sets.boxes1, sets.angles1, i);
   const Side<T> b = side_at(p.format, sets.boxes2, sets.angles2, i);
   SideGradient<T> to_a{}, to_b{};
-  pair_gradient<kKind, T, T>(a, b, grad[i], static_cast<T>(p.eps), to_a, to_b);
-  store_gradient(p, sets.boxes1, i, to_a, grad1);
-  store_gradient(p, sets.boxes2, i, to_b, grad2);
+  pair_gradient<BoxIouKind(kKind), T, T>(a, b, grad[i], static_cast<T>(p.eps), to_a, to_b);
+  // Read again rather than kept: kept, the boxes cost 12 registers and a spill.
+  store_gradient(p, opaque(sets.boxes1), i, to_a, grad1);
+  store_gradient(p, opaque(sets.boxes2), i, to_b, grad2);
 }
 
 template <class T>
@@ -196,8 +197,8 @@ cudaError_t box_iou(const BoxIouParams& p, const BoxSets<T>& sets, T* output, cu
   const int64_t column_tiles = ceil_div<int64_t>(p.columns, lanes), tiles = p.batch * row_tiles * column_tiles;
   if (tiles > kMostTiles) return cudaErrorInvalidValue;
   return with_kind(p.kind, [&]<BoxIouKind kKind>() {
-    return launch(box_iou_kernel<kKind, T>, dim3(unsigned(tiles)), dim3(kThreads), 0, stream, p, sets, output, lanes,
-                  int(row_tiles), int(column_tiles));
+    return launch(box_iou_kernel<int(kKind), T>, dim3(unsigned(tiles)), dim3(kThreads), 0, stream, p, sets, output,
+                  lanes, int(row_tiles), int(column_tiles));
   });
 }
 
@@ -216,8 +217,8 @@ cudaError_t box_iou_backward(const BoxIouParams& p, const T* grad, const BoxSets
   T* partial1 = static_cast<T*>(workspace);
   T* partial2 = partial1 + column_tiles * kGradientFields * count1;
   cudaError_t error = with_kind(p.kind, [&]<BoxIouKind kKind>() {
-    return launch(box_iou_backward_kernel<kKind, T>, dim3(unsigned(tiles)), dim3(kColumns), 0, stream, p, grad, sets,
-                  partial1, partial2, int(row_tiles), int(column_tiles));
+    return launch(box_iou_backward_kernel<int(kKind), T>, dim3(unsigned(tiles)), dim3(kColumns), 0, stream, p, grad,
+                  sets, partial1, partial2, int(row_tiles), int(column_tiles));
   });
   if (error == cudaSuccess) error = finish(p, sets.boxes1, count1, partial1, column_tiles, grad1, stream);
   if (error == cudaSuccess) error = finish(p, sets.boxes2, count2, partial2, row_tiles, grad2, stream);
@@ -228,7 +229,7 @@ template <class T>
 cudaError_t box_iou_rows(const BoxIouParams& p, const BoxSets<T>& sets, T* output, cudaStream_t stream) {
   const dim3 grid(unsigned(ceil_div<int64_t>(p.rows, kThreads)));
   return with_kind(p.kind, [&]<BoxIouKind kKind>() {
-    return launch(box_iou_rows_kernel<kKind, T>, grid, dim3(kThreads), 0, stream, p, sets, output);
+    return launch(box_iou_rows_kernel<int(kKind), T>, grid, dim3(kThreads), 0, stream, p, sets, output);
   });
 }
 
@@ -237,17 +238,18 @@ cudaError_t box_iou_rows_backward(const BoxIouParams& p, const T* grad, const Bo
                                   cudaStream_t stream) {
   const dim3 grid(unsigned(ceil_div<int64_t>(p.rows, kThreads)));
   return with_kind(p.kind, [&]<BoxIouKind kKind>() {
-    return launch(box_iou_rows_backward_kernel<kKind, T>, grid, dim3(kThreads), 0, stream, p, grad, sets, grad1, grad2);
+    return launch(box_iou_rows_backward_kernel<int(kKind), T>, grid, dim3(kThreads), 0, stream, p, grad, sets, grad1,
+                  grad2);
   });
 }
 
-#define INSTANTIATE(T)                                                                                              \
-  template cudaError_t box_ratios<T>(const T*, int64_t, T*, cudaStream_t);                                          \
-  template cudaError_t box_iou<T>(const BoxIouParams&, const BoxSets<T>&, T*, cudaStream_t);                        \
-  template size_t box_iou_backward_workspace<T>(const BoxIouParams&);                                               \
-  template cudaError_t box_iou_backward<T>(const BoxIouParams&, const T*, const BoxSets<T>&, T*, T*, void*,         \
-                                           cudaStream_t);                                                           \
-  template cudaError_t box_iou_rows<T>(const BoxIouParams&, const BoxSets<T>&, T*, cudaStream_t);                   \
+#define INSTANTIATE(T)                                                                                      \
+  template cudaError_t box_ratios<T>(const T*, int64_t, T*, cudaStream_t);                                  \
+  template cudaError_t box_iou<T>(const BoxIouParams&, const BoxSets<T>&, T*, cudaStream_t);                \
+  template size_t box_iou_backward_workspace<T>(const BoxIouParams&);                                       \
+  template cudaError_t box_iou_backward<T>(const BoxIouParams&, const T*, const BoxSets<T>&, T*, T*, void*, \
+                                           cudaStream_t);                                                   \
+  template cudaError_t box_iou_rows<T>(const BoxIouParams&, const BoxSets<T>&, T*, cudaStream_t);           \
   template cudaError_t box_iou_rows_backward<T>(const BoxIouParams&, const T*, const BoxSets<T>&, T*, T*, cudaStream_t);
 INSTANTIATE(float)
 INSTANTIATE(double)

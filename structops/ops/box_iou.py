@@ -39,9 +39,7 @@ def box_iou(
     return _pairs("box_iou", boxes1, boxes2, "plain", elementwise, fmt=fmt)
 
 
-def generalized_box_iou(
-    boxes1: torch.Tensor, boxes2: torch.Tensor, *, elementwise: bool = False
-) -> torch.Tensor:
+def generalized_box_iou(boxes1: torch.Tensor, boxes2: torch.Tensor, *, elementwise: bool = False) -> torch.Tensor:
     """Generalized IoU (Rezatofighi et al., "Generalized Intersection over Union", 2019).
 
     IoU less the share of the smallest box around both that neither covers: also tells how far apart boxes are that do
@@ -137,7 +135,7 @@ def _pairs(
         batch = torch.broadcast_shapes(boxes1.shape[:-kept], boxes2.shape[:-kept])
     except RuntimeError as error:
         shapes = f"{list(boxes1.shape)} and {list(boxes2.shape)}"
-        raise RuntimeError(f"{op}: boxes1 and boxes2 must have leading dimensions that broadcast, got {shapes}") from error
+        raise RuntimeError(f"{op}: leading dimensions of boxes1 and boxes2 must broadcast, got {shapes}") from error
     # Widened here, so that the gradients of a box that is used twice are not added in a half type.
     wide = [b.to(torch.promote_types(b.dtype, torch.float32)) for b in (boxes1, boxes2)]
     flat = [b.expand(*batch, *b.shape[-kept:]).reshape(-1, *b.shape[-kept:]) for b in wide]

@@ -105,8 +105,8 @@ def box_iou_backward(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Gradients of :func:`box_iou` with respect to both sets of boxes, for ``grad`` of its result's shape.
 
-    A maximum or minimum of equals gives half of its gradient to each, a side of length 0 none at all. The weight of the complete form's aspect term is
-    a constant.
+    A maximum or minimum of equals gives half of its gradient to each, a side of length 0 none at all. The weight of the
+    complete form's aspect term is a constant.
     """
     a, b = _paired(boxes1, boxes2, fmt, elementwise)
     to_a, to_b = _SideGradients(elementwise, 2), _SideGradients(elementwise, 1)
@@ -145,7 +145,10 @@ def box_iou_backward(
         to_a.add("angle", to_turn)
         to_b.add("angle", -to_turn)
     to_intersection = grad / union - to_union
-    for axis, to_side, side in (("x", to_intersection * height, open_width), ("y", to_intersection * width, open_height)):
+    for axis, to_side, side in (
+        ("x", to_intersection * height, open_width),
+        ("y", to_intersection * width, open_height),
+    ):
         to_side = torch.where(side > 0, to_side, 0)
         _pass_on(torch.lt, f"{axis}2", a, b, to_side, to_a, to_b)
         _pass_on(torch.gt, f"{axis}1", a, b, -to_side, to_a, to_b)

@@ -53,7 +53,9 @@ add("batches", "quick", to=(PLAIN,))(lambda g: pair(crowd(g, 2, 1, 3), crowd(g, 
 add("elementwise-broadcast", to=(PLAIN, DISTANCE))(lambda g: pair(crowd(g, 2, 5), crowd(g, 1, 5), elementwise=True))
 add("elementwise-one", to=(PLAIN,))(lambda g: pair(crowd(g, 6), crowd(g), elementwise=True))
 # (Not of the others: the rounding of a centre there is far above their own.)
-add("far-from-the-origin", to=(PLAIN, GENERALIZED))(lambda g: pair(crowd(g, 9, around=-5000), crowd(g, 11, around=-5000)))
+add("far-from-the-origin", to=(PLAIN, GENERALIZED))(
+    lambda g: pair(crowd(g, 9, around=-5000), crowd(g, 11, around=-5000))
+)
 add("eps", to=(DISTANCE, COMPLETE))(lambda g: pair(crowd(g, 5), crowd(g, 9), eps=3.0))
 add("formats-xywh", "quick", to=(PLAIN,))(lambda g: pair(crowd(g, 4), crowd(g, 6), fmt="xywh"))
 add("formats-cxcywh", to=(PLAIN,))(lambda g: pair(crowd(g, 6), crowd(g, 9), fmt="cxcywh"))
@@ -168,8 +170,12 @@ def _errors(formats: bool) -> tuple[ErrorCase, ...]:
         ("boxes2-width", {"boxes2": torch.rand(3, 3)}, r"boxes2 must be \[\.\.\., N, 4\]"),
         ("boxes2-integer", {"boxes2": torch.zeros(3, 4, dtype=torch.int32)}, r"boxes2 must be float16"),
         ("boxes2-device", {"boxes2": torch.rand(5, 4, device="meta")}, r"boxes2 must be on the same device as boxes1"),
-        ("batches", {"boxes1": torch.rand(2, 3, 4), "boxes2": torch.rand(3, 5, 4)}, r"leading dimensions that broadc"),
-        ("elementwise-rows", {"elementwise": True}, r"leading dimensions that broadcast"),
+        (
+            "batches",
+            {"boxes1": torch.rand(2, 3, 4), "boxes2": torch.rand(3, 5, 4)},
+            r"leading dimensions of boxes1 and boxes2 must b",
+        ),
+        ("elementwise-rows", {"elementwise": True}, r"leading dimensions of boxes1 and boxes2 must b"),
     ]
     if formats:
         cases += [
@@ -181,7 +187,13 @@ def _errors(formats: bool) -> tuple[ErrorCase, ...]:
 
 def _dispatched(op: str, **changes: object) -> Callable[[], Arguments]:
     def make() -> Arguments:
-        found = {**pair(torch.rand(1, 3, 4), torch.rand(1, 5, 4)), "kind": 0, "fmt": 0, "elementwise": False, "eps": 0.0}
+        found = {
+            **pair(torch.rand(1, 3, 4), torch.rand(1, 5, 4)),
+            "kind": 0,
+            "fmt": 0,
+            "elementwise": False,
+            "eps": 0.0,
+        }
         if op == "box_iou_backward":
             found["grad"] = torch.rand(1, 3, 5)
         return {**found, **changes}

@@ -3,8 +3,8 @@
 
 using namespace structops::cuda;
 
-#define EMULATE_BOTH(name)                \
-  EMULATE(name##_float32, name<float>)    \
+#define EMULATE_BOTH(name)             \
+  EMULATE(name##_float32, name<float>) \
   EMULATE(name##_float64, name<double>)
 EMULATE_BOTH(box_ratios)
 EMULATE_BOTH(box_iou)

@@ -21,7 +21,7 @@ _ASPECT_SCALE = tl.constexpr(4 / math.pi**2)
 
 
 @triton.jit
-def divide(a, b):
+def _divide(a, b):
     """Rounded once. The plain operator on float32 is a faster, inexact division."""
     return tl.div_rn(a, b) if a.dtype == tl.float32 else a / b
 
@@ -33,7 +33,7 @@ def _clamped(v):
 
 
 @triton.jit
-def side(boxes, angles, i, mask, FORMAT: tl.constexpr):
+def _side(boxes, angles, i, mask, FORMAT: tl.constexpr):
     """Boxes ``i`` of ``boxes [., 4]``; zeros where masked. A NaN coordinate makes the area NaN, hence every value."""
     a = tl.load(boxes + 4 * i, mask=mask, other=0.0)
     b = tl.load(boxes + 4 * i + 1, mask=mask, other=0.0)
@@ -82,29 +82,29 @@ def _aspect(a_angle, b_angle, iou, eps):
     turn = a_angle - b_angle
     scale = tl.full([], _ASPECT_SCALE, tl.float64).to(turn.dtype)
     term = scale * (turn * turn)
-    return turn, term, divide(term, 1 - iou + term + eps)
+    return turn, term, _divide(term, 1 - iou + term + eps)
 
 
 @triton.jit
-def pair_value(ax1, ay1, ax2, ay2, a_area, a_angle, bx1, by1, bx2, by2, b_area, b_angle, eps, KIND: tl.constexpr):
+def _pair_value(ax1, ay1, ax2, ay2, a_area, a_angle, bx1, by1, bx2, by2, b_area, b_angle, eps, KIND: tl.constexpr):
     """Each operation rounded once, in the order of the definition."""
     width = _clamped(_overlap(ax1, ax2, bx1, bx2))
     height = _clamped(_overlap(ay1, ay2, by1, by2))
     intersection = width * height
     joint = a_area + b_area - intersection
-    value = divide(intersection, joint)
+    value = _divide(intersection, joint)
     if KIND != PLAIN:
         iou = value
         hull_width = _clamped(_hull(ax1, ax2, bx1, bx2))
         hull_height = _clamped(_hull(ay1, ay2, by1, by2))
         if KIND == GENERALIZED:
             hull = hull_width * hull_height
-            value = iou - divide(hull - joint, hull)
+            value = iou - _divide(hull - joint, hull)
         else:
             diagonal = hull_width * hull_width + hull_height * hull_height + eps
             dx = (ax1 + ax2) * 0.5 - (bx1 + bx2) * 0.5
             dy = (ay1 + ay2) * 0.5 - (by1 + by2) * 0.5
-            value = iou - divide(dx * dx + dy * dy, diagonal)
+            value = iou - _divide(dx * dx + dy * dy, diagonal)
             if KIND == COMPLETE:
                 _, term, alpha = _aspect(a_angle, b_angle, iou, eps)
                 value = value - alpha * term
@@ -125,7 +125,7 @@ def _of_smaller(a, b, grad):
 
 
 @triton.jit
-def pair_gradient(
+def _pair_gradient(
     ax1, ay1, ax2, ay2, a_area, a_angle, bx1, by1, bx2, by2, b_area, b_angle, grad, eps, KIND: tl.constexpr
 ):
     """What the gradient of the pair's value gives to either side: twelve values."""
@@ -135,8 +135,8 @@ def pair_gradient(
     height = _clamped(open_height)
     intersection = width * height
     joint = a_area + b_area - intersection
-    iou = divide(intersection, joint)
-    to_joint = -grad * divide(iou, joint)
+    iou = _divide(intersection, joint)
+    to_joint = -grad * _divide(iou, joint)
     to_a_angle = grad * 0
     to_b_angle = grad * 0
     to_hull_width = grad * 0
@@ -150,8 +150,8 @@ def pair_gradient(
         hull_height = _clamped(hull_open_height)
         if KIND == GENERALIZED:
             hull = hull_width * hull_height
-            to_outside = divide(-grad, hull)
-            to_hull = grad * divide(divide(hull - joint, hull), hull) + to_outside
+            to_outside = _divide(-grad, hull)
+            to_hull = grad * _divide(_divide(hull - joint, hull), hull) + to_outside
             to_joint = to_joint - to_outside
             to_hull_width = to_hull * hull_height
             to_hull_height = to_hull * hull_width
@@ -159,10 +159,10 @@ def pair_gradient(
             diagonal = hull_width * hull_width + hull_height * hull_height + eps
             dx = (ax1 + ax2) * 0.5 - (bx1 + bx2) * 0.5
             dy = (ay1 + ay2) * 0.5 - (by1 + by2) * 0.5
-            to_diagonal = grad * divide(divide(dx * dx + dy * dy, diagonal), diagonal)
+            to_diagonal = grad * _divide(_divide(dx * dx + dy * dy, diagonal), diagonal)
             to_hull_width = to_diagonal * (2 * hull_width)
             to_hull_height = to_diagonal * (2 * hull_height)
-            to_distance = divide(-grad, diagonal)
+            to_distance = _divide(-grad, diagonal)
             to_x = to_distance * dx  # half of the centre's gradient, to either corner
             to_y = to_distance * dy
         to_hull_width = tl.where(hull_open_width > 0, to_hull_width, 0)
@@ -172,7 +172,7 @@ def pair_gradient(
             scale = tl.full([], _ASPECT_SCALE, tl.float64).to(turn.dtype)
             to_a_angle = -grad * alpha * (scale * (2 * turn))
             to_b_angle = -to_a_angle
-    to_intersection = divide(grad, joint) - to_joint
+    to_intersection = _divide(grad, joint) - to_joint
     to_width = tl.where(open_width > 0, to_intersection * height, 0)
     to_height = tl.where(open_height > 0, to_intersection * width, 0)
     to_ax2, to_bx2 = _of_smaller(ax2, bx2, to_width)
@@ -196,7 +196,7 @@ def pair_gradient(
 
 
 @triton.jit
-def store_gradient(boxes, grad, i, mask, x1, y1, x2, y2, area, angle, KIND: tl.constexpr, FORMAT: tl.constexpr):
+def _store_gradient(boxes, grad, i, mask, x1, y1, x2, y2, area, angle, KIND: tl.constexpr, FORMAT: tl.constexpr):
     """Gradients of sides as those of boxes ``i``, in the boxes' own format."""
     a = tl.load(boxes + 4 * i, mask=mask, other=0.0)
     b = tl.load(boxes + 4 * i + 1, mask=mask, other=0.0)
@@ -210,10 +210,10 @@ def store_gradient(boxes, grad, i, mask, x1, y1, x2, y2, area, angle, KIND: tl.c
     to_width = area * height
     to_height = area * width
     if KIND == COMPLETE:
-        ratio = divide(width, height)
-        to_ratio = divide(angle, ratio * ratio + 1)
-        to_width += divide(to_ratio, height)
-        to_height -= to_ratio * divide(ratio, height)
+        ratio = _divide(width, height)
+        to_ratio = _divide(angle, ratio * ratio + 1)
+        to_width += _divide(to_ratio, height)
+        to_height -= to_ratio * _divide(ratio, height)
     if FORMAT == XYXY:
         x1 -= to_width
         y1 -= to_height

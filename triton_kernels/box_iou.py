@@ -11,14 +11,18 @@ from collections.abc import Iterator
 import torch
 import triton
 import triton.language as tl
-from structops.triton_kernels._box_pair import pair_gradient, pair_value, side, store_gradient
+from structops.triton_kernels._box_pair import _pair_gradient, _pair_value, _side, _store_gradient
 from structops.triton_kernels._launch import Launch, double_bits, run
 
 _COMPLETE = 3
-_TILE_ROWS, _TILE_COLUMNS = 32, 128  # of the forward: 32 pairs a thread, in steps of 8 rows
-_STEP = 8
+_TILE_ROWS, _TILE_COLUMNS = 32, 128  # of the forward: 32 pairs a thread
 _BACKWARD_ROWS, _BACKWARD_COLUMNS = 64, 64
 _BLOCK = 128
+
+
+def _step(dtype: torch.dtype, rows: int) -> int:
+    """Rows of a tile at a time: as many as the registers hold, half of them for doubles."""
+    return rows // 2 if dtype == torch.float64 else rows
 
 
 @triton.jit
@@ -49,12 +53,12 @@ def box_iou_kernel(
     row = tile // column_tiles % row_tiles * ROWS
     column = tile % column_tiles * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     inside = column < columns
-    bx1, by1, bx2, by2, b_area, b_angle = side(boxes2, angles2, batch * columns + column, inside, FORMAT)
+    bx1, by1, bx2, by2, b_area, b_angle = _side(boxes2, angles2, batch * columns + column, inside, FORMAT)
     eps = _eps(eps_bits, boxes1)
     for first in range(row, tl.minimum(row + ROWS, rows), STEP):
         i = first + tl.arange(0, STEP)[:, None]
-        ax1, ay1, ax2, ay2, a_area, a_angle = side(boxes1, angles1, batch * rows + i, i < rows, FORMAT)
-        value = pair_value(ax1, ay1, ax2, ay2, a_area, a_angle, bx1, by1, bx2, by2, b_area, b_angle, eps, KIND)
+        ax1, ay1, ax2, ay2, a_area, a_angle = _side(boxes1, angles1, batch * rows + i, i < rows, FORMAT)
+        value = _pair_value(ax1, ay1, ax2, ay2, a_area, a_angle, bx1, by1, bx2, by2, b_area, b_angle, eps, KIND)
         tl.store(out + (batch * rows + i) * columns + column, value, mask=(i < rows) & inside)
 
 
@@ -73,10 +77,10 @@ def box_iou_rows_kernel(
 ):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = i < count
-    ax1, ay1, ax2, ay2, a_area, a_angle = side(boxes1, angles1, i, mask, FORMAT)
-    bx1, by1, bx2, by2, b_area, b_angle = side(boxes2, angles2, i, mask, FORMAT)
+    ax1, ay1, ax2, ay2, a_area, a_angle = _side(boxes1, angles1, i, mask, FORMAT)
+    bx1, by1, bx2, by2, b_area, b_angle = _side(boxes2, angles2, i, mask, FORMAT)
     eps = _eps(eps_bits, boxes1)
-    value = pair_value(ax1, ay1, ax2, ay2, a_area, a_angle, bx1, by1, bx2, by2, b_area, b_angle, eps, KIND)
+    value = _pair_value(ax1, ay1, ax2, ay2, a_area, a_angle, bx1, by1, bx2, by2, b_area, b_angle, eps, KIND)
     tl.store(out + i, value, mask=mask)
 
 
@@ -120,7 +124,7 @@ def box_iou_backward_kernel(
     j = column_tile * COLUMNS + tl.arange(0, COLUMNS)
     column = j[None, :]
     inside = column < columns
-    bx1, by1, bx2, by2, b_area, b_angle = side(boxes2, angles2, batch * columns + column, inside, FORMAT)
+    bx1, by1, bx2, by2, b_area, b_angle = _side(boxes2, angles2, batch * columns + column, inside, FORMAT)
     eps = _eps(eps_bits, boxes1)
     sum_x1 = tl.zeros([COLUMNS], grad.dtype.element_ty)
     sum_y1 = tl.zeros([COLUMNS], grad.dtype.element_ty)
@@ -133,11 +137,11 @@ def box_iou_backward_kernel(
     for first in range(row_tile * ROWS, tl.minimum(row_tile * ROWS + ROWS, rows), STEP):
         r = first + tl.arange(0, STEP)
         i = r[:, None]
-        ax1, ay1, ax2, ay2, a_area, a_angle = side(boxes1, angles1, batch * rows + i, i < rows, FORMAT)
+        ax1, ay1, ax2, ay2, a_area, a_angle = _side(boxes1, angles1, batch * rows + i, i < rows, FORMAT)
         some = (i < rows) & inside
         g = tl.load(grad + (batch * rows + i) * columns + column, mask=some, other=0.0)
         to_ax1, to_ay1, to_ax2, to_ay2, to_a, to_a_angle, to_bx1, to_by1, to_bx2, to_by2, to_b, to_b_angle = (
-            pair_gradient(ax1, ay1, ax2, ay2, a_area, a_angle, bx1, by1, bx2, by2, b_area, b_angle, g, eps, KIND)
+            _pair_gradient(ax1, ay1, ax2, ay2, a_area, a_angle, bx1, by1, bx2, by2, b_area, b_angle, g, eps, KIND)
         )
         # Beyond the edge boxes are zero, and their gradients NaN.
         sum_x1 += tl.sum(tl.where(some, to_bx1, 0), axis=0)
@@ -193,7 +197,7 @@ def box_iou_finish_kernel(
         area += tl.load(at + 4 * stride, mask=mask, other=0.0)
         if KIND == 3:
             angle += tl.load(at + 5 * stride, mask=mask, other=0.0)
-    store_gradient(boxes, grad, i, mask, x1, y1, x2, y2, area, angle, KIND, FORMAT)
+    _store_gradient(boxes, grad, i, mask, x1, y1, x2, y2, area, angle, KIND, FORMAT)
 
 
 @triton.jit(do_not_specialize=["count", "eps_bits"])
@@ -213,10 +217,10 @@ def box_iou_rows_backward_kernel(
 ):
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = i < count
-    ax1, ay1, ax2, ay2, a_area, a_angle = side(boxes1, angles1, i, mask, FORMAT)
-    bx1, by1, bx2, by2, b_area, b_angle = side(boxes2, angles2, i, mask, FORMAT)
+    ax1, ay1, ax2, ay2, a_area, a_angle = _side(boxes1, angles1, i, mask, FORMAT)
+    bx1, by1, bx2, by2, b_area, b_angle = _side(boxes2, angles2, i, mask, FORMAT)
     g = tl.load(grad + i, mask=mask, other=0.0)
-    to_ax1, to_ay1, to_ax2, to_ay2, to_a, to_a_angle, to_bx1, to_by1, to_bx2, to_by2, to_b, to_b_angle = pair_gradient(
+    to_ax1, to_ay1, to_ax2, to_ay2, to_a, to_a_angle, to_bx1, to_by1, to_bx2, to_by2, to_b, to_b_angle = _pair_gradient(
         ax1,
         ay1,
         ax2,
@@ -233,8 +237,8 @@ def box_iou_rows_backward_kernel(
         _eps(eps_bits, boxes1),
         KIND,
     )
-    store_gradient(boxes1, grad1, i, mask, to_ax1, to_ay1, to_ax2, to_ay2, to_a, to_a_angle, KIND, FORMAT)
-    store_gradient(boxes2, grad2, i, mask, to_bx1, to_by1, to_bx2, to_by2, to_b, to_b_angle, KIND, FORMAT)
+    _store_gradient(boxes1, grad1, i, mask, to_ax1, to_ay1, to_ax2, to_ay2, to_a, to_a_angle, KIND, FORMAT)
+    _store_gradient(boxes2, grad2, i, mask, to_bx1, to_by1, to_bx2, to_by2, to_b, to_b_angle, KIND, FORMAT)
 
 
 def _sets(boxes1: torch.Tensor, boxes2: torch.Tensor, kind: int) -> dict[str, torch.Tensor | None]:
@@ -271,7 +275,7 @@ def _forward(boxes1, boxes2, kind, fmt, elementwise, eps) -> tuple[torch.Tensor,
         "column_tiles": column_tiles,
         "ROWS": _TILE_ROWS,
         "COLUMNS": width,
-        "STEP": _STEP,
+        "STEP": _step(out.dtype, 8),
     }
     return out, [Launch(box_iou_kernel, (batch * row_tiles * column_tiles,), arguments, _OPTIONS)]
 
@@ -303,7 +307,7 @@ def _backward(
         "column_tiles": column_tiles,
         "ROWS": _BACKWARD_ROWS,
         "COLUMNS": _BACKWARD_COLUMNS,
-        "STEP": _STEP,
+        "STEP": _step(grad.dtype, 4),
     }
     launches = [Launch(box_iou_backward_kernel, (batch * row_tiles * column_tiles,), tiles, _OPTIONS)]
     for boxes, partial, to in ((sets["boxes1"], partial1, grad1), (sets["boxes2"], partial2, grad2)):
@@ -341,7 +345,7 @@ def box_iou_backward(
 
 def ahead_of_time() -> Iterator[tuple[str, Launch]]:
     """The launches of typical calls, named: what has to compile for every target without a GPU at hand."""
-    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+    for dtype in (torch.bfloat16, torch.float64):  # all halves and float32 are one
         for kind, name in enumerate(("plain", "generalized", "distance", "complete")):
             for elementwise in (False, True):
                 shape = (500, 4) if elementwise else (2, 500, 4)

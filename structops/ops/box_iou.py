@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from structops import _checks
@@ -138,7 +140,8 @@ def _pairs(
         raise RuntimeError(f"{op}: leading dimensions of boxes1 and boxes2 must broadcast, got {shapes}") from error
     # Widened here, so that the gradients of a box that is used twice are not added in a half type.
     wide = [b.to(torch.promote_types(b.dtype, torch.float32)) for b in (boxes1, boxes2)]
-    flat = [b.expand(*batch, *b.shape[-kept:]).reshape(-1, *b.shape[-kept:]) for b in wide]
+    count = math.prod(batch)
+    flat = [b.expand(*batch, *b.shape[-kept:]).reshape(count, *b.shape[-kept:]) for b in wide]
     found = _box_iou(*flat, *options)
     return found.reshape(batch) if elementwise else found.reshape(*batch, boxes1.shape[-2], boxes2.shape[-2])
 
@@ -197,15 +200,16 @@ def _fake_backward(grad, boxes1, boxes2, *options):
 
 
 def _setup_context_backward(ctx, inputs, output) -> None:
-    *tensors, ctx.kind, ctx.fmt, ctx.elementwise, ctx.eps = inputs
-    ctx.save_for_backward(*tensors)
+    ctx.save_for_backward(*inputs[:3])
+    ctx.options = inputs[3:]
 
 
 def _double_backward(ops, ctx, *grads):
     # The derivative of the definition's backward, which is written in torch's own operations: rare enough.
     with torch.enable_grad():
         inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
-        outputs = definition.box_iou_backward(*inputs, ctx.kind, ctx.fmt, ctx.elementwise, ctx.eps)
+        grad, boxes1, boxes2 = inputs
+        outputs = definition.box_iou_backward(grad, boxes1, boxes2, *ctx.options)
         found = torch.autograd.grad(outputs, inputs, grads, create_graph=torch.is_grad_enabled(), allow_unused=True)
     return *found, None, None, None, None
 

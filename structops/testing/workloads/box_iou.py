@@ -66,12 +66,12 @@ def make(shape: Shape, kind: str, backward: bool, name: str, device: torch.devic
     def check(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
         some = torch.linspace(0, shape.rows - 1, min(CHECKED, shape.rows), device=device).long()
         with torch.no_grad():
-            these = boxes2[some] if elementwise else boxes2
-            pair = (t.double() if elementwise else t.double()[None] for t in (boxes1[some], these))
-            wanted = definition(*pair, KINDS.index(kind), 0, elementwise, EPS)
-            _close(
-                f"{run.func.__name__} differs from the definition", run()[some], wanted if elementwise else wanted[0]
+            one, other = boxes1[some].double(), (boxes2[some] if elementwise else boxes2).double()
+            options = (KINDS.index(kind), 0, elementwise, EPS)
+            wanted = (
+                definition(one, other, *options) if elementwise else definition(one[None], other[None], *options)[0]
             )
+        _close(f"{FUNCTIONS[kind]} differs from the definition", result[some], wanted)
         if peer_result is not None:
             _close("torchvision's differs", result, peer_result)
 
@@ -83,9 +83,14 @@ def make(shape: Shape, kind: str, backward: bool, name: str, device: torch.devic
         def gradients(out: torch.Tensor) -> torch.Tensor:
             return torch.cat(torch.autograd.grad(out, leaves, grad, retain_graph=True))
 
+        def check_gradients(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
+            check(out.detach(), None)
+            if peer_result is not None:
+                _close("torchvision's gradient differs", result, peer_result)
+
         run_backward = functools.partial(gradients, out)
         peer_backward = None if peer is None else functools.partial(gradients, peer())
-        return Trial(run_backward, peer_backward, "torchvision", check, lambda _: cost(shape, kind, True))
+        return Trial(run_backward, peer_backward, "torchvision", check_gradients, lambda _: cost(shape, kind, True))
     return Trial(run, peer, "torchvision", check, lambda _: cost(shape, kind, False))
 
 

@@ -129,7 +129,7 @@ auto by_softmax(const DetectionParams& p, const Tensor& logits, const int64_t* v
 template <class S>
 Detections run(const DetectionArguments& a, const Tensor& logits) {
   using T = cpu::WideOf<S>;
-  const DetectionParams p = a.params();
+  const DetectionParams p = a.params(false);
   const ScalarType type = a.compute_type();
   std::optional<Tensor> counts;
   if (a.valid) counts = dense(*a.valid, ScalarType::Long);

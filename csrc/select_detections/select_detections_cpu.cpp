@@ -123,10 +123,9 @@ struct DetectionImage {
     if (order.empty()) return;
     std::vector<T> sizes(p.distances ? 0 : 2 * order.size());
     if (!p.distances) {
-      const T width = static_cast<T>(p.weight_width), height = static_cast<T>(p.weight_height);
       for (size_t i = 0; i < order.size(); ++i) {
-        sizes[2 * i] = size_code(delta(order[i])[2], width, static_cast<T>(p.clip));
-        sizes[2 * i + 1] = size_code(delta(order[i])[3], height, static_cast<T>(p.clip));
+        sizes[2 * i] = size_code(p, delta(order[i])[2], p.weight_width);
+        sizes[2 * i + 1] = size_code(p, delta(order[i])[3], p.weight_height);
       }
       exponentials(sizes.data(), sizes.size());
     }

@@ -9,7 +9,7 @@
 namespace structops {
 
 // No float32 number is beyond these, and between them nothing overflows or underflows on the way to an IoU.
-constexpr double kRotatedLimit = 1.6069380442589903e60;    // 2^200; a number beyond: the box is not finite
+constexpr double kRotatedLimit = 1.6069380442589903e60;     // 2^200; a number beyond: the box is not finite
 constexpr double kRotatedSmallest = 6.223015277861142e-61;  // 2^-200; a side that is not above: no area
 
 // V: double, or a vector of doubles, a box in each lane. A box without area has sides of 0; the area of a box that is

@@ -38,8 +38,8 @@ struct Window {
 template <class V>
 STRUCTOPS_HOST_DEVICE V rotated_iou(const RotatedBoxOf<V>& a, const RotatedBoxOf<V>& b) {
   const V zero = V{}, one = zero + 1.0;
-  // b as a sees it, in the directions of a's sides: its centre and its direction. Angles that differ by less than double
-  // positions resolve are equal, so that no slope is ever steep enough to overflow.
+  // b as a sees it, in the directions of a's sides: its centre and its direction. Angles that differ by less than
+  // double positions resolve are equal, so that no slope is ever steep enough to overflow.
   const V dx = b.x - a.x, dy = b.y - a.y;
   const V at_x = dx * a.cos - dy * a.sin, at_y = dx * a.sin + dy * a.cos;
   V c = a.cos * b.cos + a.sin * b.sin, s = a.sin * b.cos - a.cos * b.sin;

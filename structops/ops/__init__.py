@@ -1,7 +1,9 @@
 """The ops, as functions. Each runs on the backend that :func:`structops.backend` or the device chooses."""
 
+from structops.ops.box_iou_rotated import box_iou_rotated
 from structops.ops.multiscale_roi_align import multiscale_roi_align
 from structops.ops.nms import batched_nms, nms
+from structops.ops.nms_rotated import batched_nms_rotated, nms_rotated
 from structops.ops.ps_roi_align import ps_roi_align
 from structops.ops.ps_roi_pool import ps_roi_pool
 from structops.ops.roi_align import roi_align
@@ -11,8 +13,11 @@ from structops.ops.roi_pool import roi_pool
 
 __all__ = [
     "batched_nms",
+    "batched_nms_rotated",
+    "box_iou_rotated",
     "multiscale_roi_align",
     "nms",
+    "nms_rotated",
     "ps_roi_align",
     "ps_roi_pool",
     "roi_align",

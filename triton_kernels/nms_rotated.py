@@ -18,7 +18,7 @@ from structops.triton_kernels.nms import _descending, _round_down, nms_scan_kern
 
 _CHUNK = 2048
 _ROWS = 8  # of a tile, against the 64 boxes of a word
-_SWEEP = 64
+_SWEEP = 32
 _SURVIVORS = 128  # boxes of the chunk that a program of the sweep goes through
 
 

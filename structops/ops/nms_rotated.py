@@ -70,9 +70,10 @@ def _check(boxes, scores, iou_threshold, op: str = "nms_rotated") -> None:
 def _check_batched(boxes, scores, idxs, iou_threshold) -> None:
     op = "batched_nms_rotated"
     _check(boxes, scores, iou_threshold, op)
+    require(idxs.dim() == 1, lambda: f"{op}: idxs must be [N] (1 dimension), got {idxs.dim()} dimensions")
     require(
-        idxs.dim() == 1 and bool(idxs.shape[0] == boxes.shape[0]),
-        lambda: f"{op}: idxs must be [N], one entry a box, got {list(idxs.shape)} for {boxes.shape[0]} boxes",
+        idxs.shape[0] == boxes.shape[0],
+        lambda: f"{op}: idxs must have one entry a box, got {idxs.shape[0]} for {boxes.shape[0]} boxes",
     )
     require(idxs.dtype in _checks.INTEGER, lambda: f"{op}: idxs must be an integer tensor, got {idxs.dtype}")
     _checks.same_device(op, "idxs", idxs, "boxes", boxes)

@@ -1,7 +1,7 @@
 """Rotated boxes as tables, and the intersection over union of tiles of them.
 
-By the operations of ``csrc/box_iou_rotated/rotated_box.h`` and ``rotated_iou.h``, in the same order, in float64, so that
-every backend gives the same bits; :mod:`structops.reference.box_iou_rotated` has the derivation.
+By the operations of ``csrc/box_iou_rotated/rotated_box.h`` and ``rotated_iou.h``, in the same order, in float64, so
+that every backend gives the same bits; :mod:`structops.reference.box_iou_rotated` has the derivation.
 """
 
 from __future__ import annotations
@@ -167,7 +167,7 @@ def _iou(ax, ay, acos, asin, aw, ah, aarea, bx, by, bcos, bsin, bw, bh, barea):
     across = _under(fx, fy, ex, ey, -q, -p, left, right, top, bottom, base)
     across = across + _under(-fx, -fy, -ex, -ey, -q, -p, left, right, top, bottom, base)
     smaller = tl.where(aarea < barea, aarea, barea)
-    overlap = _between(-(along + across), tl.zeros_like(top), smaller)
+    overlap = _between(0.0 - (along + across), tl.zeros_like(top), smaller)
     turned_x = at_x * c + at_y * s
     turned_y = at_y * c - at_x * s
     c = tl.abs(c)

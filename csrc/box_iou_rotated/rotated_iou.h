@@ -57,7 +57,7 @@ STRUCTOPS_HOST_DEVICE V rotated_iou(const RotatedBoxOf<V>& a, const RotatedBoxOf
   const V along = window.under(-ex, -ey, fx, fy, p, q) + window.under(ex, ey, -fx, -fy, p, q);
   const V across = window.under(fx, fy, ex, ey, -q, -p) + window.under(-fx, -fy, -ex, -ey, -q, -p);
   const V smaller = a.area < b.area ? a.area : b.area;
-  V overlap = between(-(along + across), zero, smaller);
+  V overlap = between(zero - (along + across), zero, smaller);
   // Apart along one of a's sides, the sum is exactly 0; apart along b's, it could be anything of the size of rounding.
   const V turned_x = at_x * c + at_y * s, turned_y = at_y * c - at_x * s;
   const V abs_c = magnitude(c), abs_s = magnitude(s);

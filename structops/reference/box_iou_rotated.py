@@ -2,9 +2,9 @@
 
 The intersection of a box B with a box A, seen in directions in which A is the upright rectangle
 ``[left, right] x [top, bottom]``, is an integral along B's outline (Green's theorem): the sum over B's edges of
-``-y dx``, where only the part of an edge between left and right counts and y is kept between top and bottom. An edge is
-straight, so each integral is at most two rectangles and a trapezium, and no polygon is ever built: nothing is sorted, no
-corner can be missed, and boxes that touch, contain each other or have no area are no special cases.
+``-y dx``, where only the part of an edge between left and right counts and y is kept between top and bottom. An edge
+is straight, so each integral is at most two rectangles and a trapezium, and no polygon is ever built: nothing is sorted,
+no corner can be missed, and boxes that touch, contain each other or have no area are no special cases.
 
 Everything is float64, relative to B's centre, and every operation is written out, in this order, in each backend:
 results are the same to the last bit everywhere.
@@ -123,7 +123,7 @@ def iou(a: RotatedBoxes, b: RotatedBoxes) -> torch.Tensor:
     across = window.under(fx, fy, ex, ey, -q, -p) + window.under(-fx, -fy, -ex, -ey, -q, -p)
     # Where an area is NaN so is the union, whatever the intersection.
     smaller = torch.minimum(a.area, b.area).nan_to_num(0.0)
-    overlap = torch.minimum((-(along + across)).clamp(min=0), smaller)
+    overlap = torch.minimum((0.0 - (along + across)).clamp(min=0), smaller)
     # Apart along one of a's sides, the sum is exactly 0; apart along b's, it could be anything of the size of rounding.
     turned_x, turned_y = at_x * c + at_y * s, at_y * c - at_x * s
     c, s = c.abs(), s.abs()

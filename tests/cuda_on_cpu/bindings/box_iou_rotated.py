@@ -9,9 +9,7 @@ from ..emulator import Emulator, poisoned
 WORKSPACE = 72  # RotatedBoxes::kBytes
 
 
-def box_iou_rotated(
-    emulator: Emulator, boxes1: torch.Tensor, boxes2: torch.Tensor, elementwise: bool
-) -> torch.Tensor:
+def box_iou_rotated(emulator: Emulator, boxes1: torch.Tensor, boxes2: torch.Tensor, elementwise: bool) -> torch.Tensor:
     n, m = len(boxes1), len(boxes2)
     dtype = torch.promote_types(torch.promote_types(boxes1.dtype, boxes2.dtype), torch.float32)
     suffix = str(dtype).removeprefix("torch.")

@@ -17,7 +17,7 @@ class RotatedBoxes {
   RotatedBoxes(const double* boxes, int64_t n, const uint32_t* order, ParallelFor parallel_for);
 
   int64_t size() const { return size_; }
-  const RotatedBox& operator[](int64_t i) const { return boxes_[i]; }
+  RotatedBox& operator[](int64_t i) const { return boxes_[i]; }
   const RotatedBox* boxes() const { return boxes_.get(); }
   // One coordinate of the bounds of all boxes: 0 x1, 1 y1, 2 x2, 3 y2.
   float* bounds(int coordinate) const { return bounds_.get() + coordinate * (size_ + kPadding); }

@@ -26,17 +26,34 @@ void iou_rows(const RotatedBoxes& a, const RotatedBoxes& b, int64_t first, int64
   }
 }
 
+// Boxes [first, last) of order (or in their own order, where that is null) of rows [.., 5].
+inline void prepare(const double* rows, const uint32_t* order, int64_t first, int64_t last, RotatedBoxes& out) {
+  for (int64_t begin = first; begin < last; begin += kLanes<double>) {
+    int64_t index[kLanes<double>];
+    for (int64_t l = 0; l < kLanes<double>; ++l) {
+      const int64_t i = std::min(begin + l, last - 1);
+      index[l] = order == nullptr ? i : static_cast<int64_t>(order[i]);
+    }
+    const BoxLanes boxes = read_boxes(rows, index);
+    const RotatedBoundsOf<Vec<double>> bounds = rotated_bounds(boxes);
+    for (int64_t l = 0; l < kLanes<double> && begin + l < last; ++l) {
+      out[begin + l] = {boxes.x[l],          boxes.y[l],           boxes.cos[l], boxes.sin[l],
+                        boxes.half_width[l], boxes.half_height[l], boxes.area[l]};
+      out.bounds(0)[begin + l] = static_cast<float>(bounds.x1[l]);
+      out.bounds(1)[begin + l] = static_cast<float>(bounds.y1[l]);
+      out.bounds(2)[begin + l] = static_cast<float>(bounds.x2[l]);
+      out.bounds(3)[begin + l] = static_cast<float>(bounds.y2[l]);
+    }
+  }
+}
+
 // Pairs [first, last) of rows of a and b [.., 5].
 template <class Out>
 void iou_pairs(const double* a, const double* b, int64_t first, int64_t last, Out* out) {
   for (int64_t begin = first; begin < last; begin += kLanes<double>) {
-    RotatedBoxOf<Vec<double>> pa, pb;
-    for (int64_t l = 0; l < kLanes<double>; ++l) {
-      const int64_t i = 5 * std::min(begin + l, last - 1);
-      set_lane(pa, l, rotated_box(a[i], a[i + 1], a[i + 2], a[i + 3], a[i + 4]));
-      set_lane(pb, l, rotated_box(b[i], b[i + 1], b[i + 2], b[i + 3], b[i + 4]));
-    }
-    const Vec<double> iou = rotated_iou(pa, pb);
+    int64_t index[kLanes<double>];
+    for (int64_t l = 0; l < kLanes<double>; ++l) index[l] = std::min(begin + l, last - 1);
+    const Vec<double> iou = rotated_iou(read_boxes(a, index), read_boxes(b, index));
     for (int64_t l = 0; l < kLanes<double> && begin + l < last; ++l) out[begin + l] = static_cast<Out>(iou[l]);
   }
 }

@@ -18,7 +18,7 @@ __global__ void __launch_bounds__(kThreads) rotated_boxes_kernel(const T* __rest
   if (i >= out.size) return;
   const RotatedBox box = read_box(boxes, i);
   out.boxes[i] = box;
-  out.bounds[i] = rotated_bounds(box);
+  out.bounds[i] = bounds_of(box);
 }
 
 template <class Out>

@@ -11,7 +11,15 @@ namespace structops::cuda {
 template <class T>
 __device__ __forceinline__ RotatedBox read_box(const T* __restrict__ boxes, int64_t i) {
   const T* b = boxes + 5 * i;
-  return rotated_box(b[0], b[1], b[2], b[3], b[4]);
+  const double degrees = b[4];
+  const Rotation turn = rotation(degrees - degrees == 0.0 ? degrees : 0.0);
+  return rotated_box(double(b[0]), double(b[1]), double(b[2]), double(b[3]), degrees, turn.cos, turn.sin);
+}
+
+__device__ __forceinline__ RotatedBounds bounds_of(const RotatedBox& box) {
+  const RotatedBoundsOf<double> around = rotated_bounds(box);
+  return {static_cast<float>(around.x1), static_cast<float>(around.y1), static_cast<float>(around.x2),
+          static_cast<float>(around.y2)};
 }
 
 }  // namespace structops::cuda

@@ -1,5 +1,6 @@
-// The intersection over union of two rotated boxes, without branches: for one pair (V = double), or for a pair in each
-// lane of a vector. See structops/reference/box_iou_rotated.py for the derivation.
+// The geometry of rotated boxes, without branches: for one (V = double), or for one in each lane of a vector.
+// structops/reference/box_iou_rotated.py is the definition, and derives it; here and in the Triton kernels the same
+// operations are done in the same order, all in double, so that every backend gives the same bits.
 //
 // Included within a namespace, once per instruction set or once for the GPU (common/cpu/foreach_isa.h says why), so it
 // has no include guard and includes nothing: box_iou_rotated/rotated_box.h comes first.
@@ -12,6 +13,45 @@ STRUCTOPS_HOST_DEVICE V between(V v, V low, V high) {
 template <class V>
 STRUCTOPS_HOST_DEVICE V magnitude(V v) {
   return v < V{} ? -v : v;
+}
+
+// cos, sin: of the box's angle; of any angle, where that is not finite.
+template <class V>
+STRUCTOPS_HOST_DEVICE RotatedBoxOf<V> rotated_box(V x, V y, V width, V height, V degrees, V cos, V sin) {
+  const V zero = V{}, limit = zero + kRotatedLimit, smallest = zero + kRotatedSmallest;
+  const auto finite = (magnitude(x) <= limit) & (magnitude(y) <= limit) & (magnitude(width) <= limit) &
+                      (magnitude(height) <= limit) & (degrees - degrees == zero);
+  const auto solid = finite & (width > smallest) & (height > smallest);
+  RotatedBoxOf<V> box;
+  box.x = finite ? x : zero;
+  box.y = finite ? y : zero;
+  box.cos = cos;
+  box.sin = sin;
+  box.half_width = solid ? 0.5 * width : zero;
+  box.half_height = solid ? 0.5 * height : zero;
+  box.area = solid ? width * height : (finite ? zero : zero + NAN);
+  return box;
+}
+
+// The bounds along one axis: the middle of a box and half its extent. The margin of a millionth of the whole box makes
+// sure that where bounds are apart the double arithmetic finds an axis that separates the boxes too, and covers the
+// rounding of the bounds to float32. Around a box that is not finite lies everything.
+template <class V>
+STRUCTOPS_HOST_DEVICE V bounds_reach(V middle, V half, V other_half, V area) {
+  const V margin = 1e-6 * (half + other_half) + 1e-37;
+  const V reach = half + margin + 5e-7 * (magnitude(middle) + half);
+  return area != area ? V{} + INFINITY : reach;
+}
+template <class V>
+struct RotatedBoundsOf {
+  V x1, y1, x2, y2;
+};
+template <class V>
+STRUCTOPS_HOST_DEVICE RotatedBoundsOf<V> rotated_bounds(const RotatedBoxOf<V>& b) {
+  const V c = magnitude(b.cos), s = magnitude(b.sin);
+  const V half_x = b.half_width * c + b.half_height * s, half_y = b.half_width * s + b.half_height * c;
+  const V reach_x = bounds_reach(b.x, half_x, half_y, b.area), reach_y = bounds_reach(b.y, half_y, half_x, b.area);
+  return {b.x - reach_x, b.y - reach_y, b.x + reach_x, b.y + reach_y};
 }
 
 // The upright rectangle that a polygon is cut with, and the height that integrals are taken from: the one inside the

@@ -83,7 +83,8 @@ std::vector<int64_t> nms_rotated(const NmsRotatedInput& in, const T* scores, Par
       const double members = double(classes.begin[c + 1] - classes.begin[c]);
       pairs += members * members;
     }
-    share(parallel_for, workers_for(pairs / 8), int64_t(classes.begin.size()) - 1, 1, [&](ItemQueue& queue) {
+    const int64_t count = int64_t(classes.begin.size()) - 1;
+    share(parallel_for, std::min(workers_for(pairs / 8), count), count, 1, [&](ItemQueue& queue) {
       for (int64_t c, end; queue.take(c, end);)
         suppress_class(boxes, classes.begin[c], classes.begin[c + 1], in, kept_places.get() + classes.begin[c]);
     });

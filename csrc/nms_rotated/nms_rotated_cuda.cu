@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(kThreads)
   if (place >= n) return;
   const RotatedBox box = read_box(boxes, in.by_score[in.by_class == nullptr ? place : in.by_class[place]]);
   w.boxes[place] = box;
-  w.bounds[place] = rotated_bounds(box);
+  w.bounds[place] = bounds_of(box);
   if (place % 32 == 0) w.removed[place / 32] = 0;
   int low = 0;
   if (in.classes != nullptr) {  // the first place whose class is not less

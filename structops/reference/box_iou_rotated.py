@@ -3,8 +3,8 @@
 The intersection of a box B with a box A, seen in directions in which A is the upright rectangle
 ``[left, right] x [top, bottom]``, is an integral along B's outline (Green's theorem): the sum over B's edges of
 ``-y dx``, where only the part of an edge between left and right counts and y is kept between top and bottom. An edge
-is straight, so each integral is at most two rectangles and a trapezium, and no polygon is ever built: nothing is sorted,
-no corner can be missed, and boxes that touch, contain each other or have no area are no special cases.
+is straight, so each integral is at most two rectangles and a trapezium, and no polygon is ever built: nothing is
+sorted, no corner can be missed, and boxes that touch, contain each other or have no area are no special cases.
 
 Everything is float64, relative to B's centre, and every operation is written out, in this order, in each backend:
 results are the same to the last bit everywhere.
@@ -33,7 +33,7 @@ class RotatedBoxes(NamedTuple):
     half_height: torch.Tensor
     area: torch.Tensor
 
-    def __getitem__(self, index) -> RotatedBoxes:  # type: ignore[override]
+    def at(self, index) -> RotatedBoxes:
         return RotatedBoxes(*(part[index] for part in self))
 
 
@@ -142,4 +142,4 @@ def box_iou_rotated(boxes1: torch.Tensor, boxes2: torch.Tensor, elementwise: boo
     """
     result = torch.promote_types(torch.promote_types(boxes1.dtype, boxes2.dtype), torch.float32)
     a, b = rotated_boxes(boxes1), rotated_boxes(boxes2)
-    return iou(a if elementwise else a[:, None], b).to(result)
+    return iou(a if elementwise else a.at((slice(None), None)), b).to(result)

@@ -29,7 +29,7 @@ def batched_nms_rotated(
     while len(candidates):
         best, rest = candidates[0], candidates[1:]
         kept.append(best)
-        overlap = iou(prepared[best], prepared[rest]).to(rounded)
+        overlap = iou(prepared.at(best), prepared.at(rest)).to(rounded)
         suppressed = (overlap.double() > iou_threshold) & (idxs[best] == idxs[rest])
         candidates = rest[~suppressed]
     return torch.stack(kept) if kept else torch.empty(0, dtype=torch.int64, device=boxes.device)

@@ -47,9 +47,9 @@ def make(n: int, m: int, elementwise: bool, name: str, device: torch.device) -> 
         wanted = definition.box_iou_rotated(host1[rows], host2, elementwise)
         assert torch.equal(result[rows].cpu(), wanted), "box_iou_rotated differs from the definition"
         if peer_result is not None:
-            # Its own float32 geometry; on boxes as ordinary as these it holds to this.
-            error = (result - peer_result).abs().max().item()
-            assert error < 1e-4, f"box_iou_rotated is {error:.1e} from torchvision's"
+            # Its own float32 geometry, which fails in a pair of a million.
+            share = ((result - peer_result).abs() > 1e-4).double().mean().item()
+            assert share < 1e-5, f"box_iou_rotated differs from torchvision's in {share:.1e} of all pairs"
 
     def cost(result: torch.Tensor) -> Cost:
         return Cost(4 * (5 * (n + m) + result.numel()), IOU_FLOPS * int((result > 0).sum()))

@@ -6,7 +6,7 @@ import torch
 
 from ..emulator import Emulator, poisoned
 
-WORKSPACE = 72  # RotatedBoxes::kBytes
+WORKSPACE = 80  # RotatedBoxes::kBytes
 
 
 def box_iou_rotated(emulator: Emulator, boxes1: torch.Tensor, boxes2: torch.Tensor, elementwise: bool) -> torch.Tensor:

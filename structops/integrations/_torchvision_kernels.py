@@ -13,6 +13,7 @@ import torch
 
 from structops._backend import OPS
 from structops._checks import FLOATING
+from structops.ops._boxes import MAX_POOLED
 
 Kernel = Callable[..., Any]  # gets the dispatch keys first
 MAKERS: dict[str, Callable[[Any], Kernel]] = {}  # torchvision op -> makes its kernel from the original
@@ -43,8 +44,8 @@ def poolable(features, rois, spatial_scale, pooled_height, pooled_width) -> bool
         and features.dtype == rois.dtype
         and features.dtype in FLOATING
         and features.device == rois.device
-        and pooled_height > 0
-        and pooled_width > 0
+        and 0 < pooled_height <= MAX_POOLED
+        and 0 < pooled_width <= MAX_POOLED
         and 0 < spatial_scale < float("inf")
     )
 

@@ -31,6 +31,7 @@ from structops._backend import OPS, current_backend, unusable
 from structops._checks import FLOATING
 from structops._libraries import loaded
 from structops.integrations._torchvision_kernels import MAKERS, suppressible
+from structops.ops._boxes import MAX_POOLED
 
 # Captured when this module is first imported, which is before the first patch.
 _torchvision_batched_nms = torchvision.ops.boxes.batched_nms
@@ -150,7 +151,7 @@ def _poolable_by_level(features, boxes, output_size, scales, mapper) -> bool:
         and levels == list(range(mapper.k_min, mapper.k_max + 1))
         and mapper.eps == 1e-6
         and mapper.s0 > 0
-        and all(n > 0 for n in output_size)
+        and all(0 < n <= MAX_POOLED for n in output_size)
         and all(f.dim() == 4 and f.dtype == first.dtype and f.device == first.device for f in features)
         and len({f.shape[:2] for f in features}) == 1
         and len(boxes) > 0

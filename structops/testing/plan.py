@@ -28,6 +28,7 @@ CHECKS: dict[str, Check] = {
     "opcheck": graph_checks.check_opcheck,
     "compile": graph_checks.check_compile,
     "export": graph_checks.check_export,
+    "capture": graph_checks.check_capture,
     "error": graph_checks.check_error,
 }
 
@@ -125,4 +126,6 @@ def plan(
     yield from jobs("opcheck", graphs[: 1 if slow else None], one, dense[:1] if brief else dense)
     yield from jobs("compile", graphs[: 1 if brief else 5], one, layouts[:1])
     yield from jobs("export", graphs, one, layouts[:1])
+    if device == "cuda" and backend != "reference" and not spec.syncs:
+        yield from jobs("capture", graphs, one, dense[:1])
     yield from jobs("error", spec.errors, one, layouts[:1])

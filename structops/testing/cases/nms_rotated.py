@@ -204,6 +204,7 @@ SPECS = (
         errors=_errors(batched=False),
         data=("boxes", "scores"),
         compare="exact",
+        syncs=True,
     ),
     OpSpec(
         name="batched_nms_rotated",
@@ -213,5 +214,6 @@ SPECS = (
         errors=_errors(batched=True),
         data=("boxes", "scores"),
         compare="exact",
+        syncs=True,
     ),
 )

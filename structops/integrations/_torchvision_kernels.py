@@ -71,6 +71,16 @@ def _nms(dets, scores, iou_threshold):
     return OPS["nms"](dets, scores, iou_threshold)
 
 
+@_replaces("box_iou_rotated")
+def _box_iou_rotated(boxes1, boxes2):
+    # [N, 5] and [M, 5] (centre x, centre y, width, height, degrees); float32 whatever the boxes are
+    if not (boxes1.dim() == boxes2.dim() == 2 and boxes1.shape[1] == boxes2.shape[1] == 5):
+        return None
+    if boxes1.dtype != boxes2.dtype or boxes1.dtype not in FLOATING or boxes1.device != boxes2.device:
+        return None
+    return OPS["box_iou_rotated"](boxes1, boxes2, False).float()
+
+
 # Outputs are contiguous whatever the input: torchvision's fake kernels promise so to compiled code. Below, features are
 # [N, C, H, W], rois [K, 5] and grad [K, C, PH, PW].
 

@@ -1,14 +1,15 @@
 """torchvision: its RoI pooling in all forms, NMS and batched NMS.
 
 Contract: what torchvision accepts gives torchvision's types, dtypes and strides; what it refuses, it still refuses
-itself, in its own words. Two things only are added: bfloat16 (and half precision NMS on CPU), which torchvision
-lacks, and an error instead of a stray read for a batch index out of range.
+itself, in its own words. Two things only are added: bfloat16 (and half precision NMS and rotated IoU), which
+torchvision lacks, and an error instead of a stray read for a batch index out of range.
 
-Three results are knowingly not torchvision's. RoI Pool's and position-sensitive RoI Pool's bins are exact: torchvision
+Four results are knowingly not torchvision's. RoI Pool's and position-sensitive RoI Pool's bins are exact: torchvision
 computes ``7 * (length / 7)`` in floating point, which for some lengths (57 pixels in float32, 29 in float64) is more
 than the length, and takes a pixel from outside the box. Position-sensitive RoI Pool passes no gradient to the map's
 last row and column, which neither library's forward reads. A box of area zero gives 0 and not NaN in adaptive
-position-sensitive RoI Align.
+position-sensitive RoI Align. IoUs of rotated boxes are exact: torchvision's are off by up to 0.4 for nearly parallel
+boxes, and 1 for a box a thousand pixels away that is small enough.
 """
 
 from __future__ import annotations
@@ -212,6 +213,8 @@ def install() -> Callable[[], None]:
     library = torch.library.Library("torchvision", "IMPL")
     for device in sorted(devices):
         for op, make in MAKERS.items():
+            if not hasattr(torch.ops.torchvision, op):  # older than the op
+                continue
             original = torch.library.get_kernel(f"torchvision::{op}", device.upper())
             library.impl(op, make(original), device.upper(), with_keyset=True, allow_override=True)
     set_patched(devices)

@@ -1,10 +1,12 @@
 """The ops, as functions. Each runs on the backend that :func:`structops.backend` or the device chooses."""
 
 from structops.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
+from structops.ops.box_iou_rotated import box_iou_rotated
 from structops.ops.multiscale_roi_align import multiscale_roi_align
 from structops.ops.nms import batched_nms, nms
 from structops.ops.nms_1d import nms_1d
 from structops.ops.nms_padded import nms_padded
+from structops.ops.nms_rotated import batched_nms_rotated, nms_rotated
 from structops.ops.ps_roi_align import ps_roi_align
 from structops.ops.ps_roi_pool import ps_roi_pool
 from structops.ops.roi_align import roi_align
@@ -15,7 +17,9 @@ from structops.ops.soft_nms import soft_nms
 
 __all__ = [
     "batched_nms",
+    "batched_nms_rotated",
     "box_iou",
+    "box_iou_rotated",
     "complete_box_iou",
     "distance_box_iou",
     "generalized_box_iou",
@@ -23,6 +27,7 @@ __all__ = [
     "nms",
     "nms_1d",
     "nms_padded",
+    "nms_rotated",
     "ps_roi_align",
     "ps_roi_pool",
     "roi_align",

@@ -1,5 +1,6 @@
 """The ops, as functions. Each runs on the backend that :func:`structops.backend` or the device chooses."""
 
+from structops.ops.match_boxes import match_boxes
 from structops.ops.multiscale_roi_align import multiscale_roi_align
 from structops.ops.nms import batched_nms, nms
 from structops.ops.ps_roi_align import ps_roi_align
@@ -11,6 +12,7 @@ from structops.ops.roi_pool import roi_pool
 
 __all__ = [
     "batched_nms",
+    "match_boxes",
     "multiscale_roi_align",
     "nms",
     "ps_roi_align",

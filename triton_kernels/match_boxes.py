@@ -32,14 +32,24 @@ def _iou(tx1, ty1, tx2, ty2, ax1, ay1, ax2, ay2):
 
 
 @triton.jit
-def _box(boxes, row, coordinate_stride, mask, dtype: tl.constexpr):
-    """The four coordinates of boxes; NaN where masked out, which meets nothing."""
+def _truth(gt, image, t, image_stride, stride, coordinate_stride, dtype: tl.constexpr):
+    at = gt + image * image_stride + tl.cast(t, tl.int64) * stride
+    x1 = tl.load(at).to(dtype)
+    y1 = tl.load(at + coordinate_stride).to(dtype)
+    x2 = tl.load(at + 2 * coordinate_stride).to(dtype)
+    y2 = tl.load(at + 3 * coordinate_stride).to(dtype)
+    return x1, y1, x2, y2
+
+
+@triton.jit
+def _anchors(anchors, image, i, exists, image_stride, stride, coordinate_stride, dtype: tl.constexpr):
+    """A box for each of i; NaN past the end, which meets nothing."""
     nan = float("nan")
-    at = boxes + row
-    x1 = tl.load(at, mask=mask, other=nan).to(dtype)
-    y1 = tl.load(at + coordinate_stride, mask=mask, other=nan).to(dtype)
-    x2 = tl.load(at + 2 * coordinate_stride, mask=mask, other=nan).to(dtype)
-    y2 = tl.load(at + 3 * coordinate_stride, mask=mask, other=nan).to(dtype)
+    at = anchors + image * image_stride + i.to(tl.int64) * stride
+    x1 = tl.load(at, mask=exists, other=nan).to(dtype)
+    y1 = tl.load(at + coordinate_stride, mask=exists, other=nan).to(dtype)
+    x2 = tl.load(at + 2 * coordinate_stride, mask=exists, other=nan).to(dtype)
+    y2 = tl.load(at + 3 * coordinate_stride, mask=exists, other=nan).to(dtype)
     return x1, y1, x2, y2
 
 
@@ -88,14 +98,14 @@ def match_best_kernel(
     i = block * BLOCK + tl.arange(0, BLOCK)
     exists = i < anchor_count
     compute = ious.dtype.element_ty
-    row = image * anchor_image_stride + i.to(tl.int64) * anchor_stride
-    ax1, ay1, ax2, ay2 = _box(anchors, row, anchor_coordinate_stride, exists, compute)
+    ax1, ay1, ax2, ay2 = _anchors(
+        anchors, image, i, exists, anchor_image_stride, anchor_stride, anchor_coordinate_stride, compute
+    )
     best = tl.zeros([BLOCK], compute)
     match = tl.zeros([BLOCK], tl.int32)
     count = _count(valid, image, truths)
     for t in range(0, count):
-        truth = image * gt_image_stride + tl.cast(t, tl.int64) * gt_stride
-        tx1, ty1, tx2, ty2 = _box(gt, truth, gt_coordinate_stride, None, compute)
+        tx1, ty1, tx2, ty2 = _truth(gt, image, t, gt_image_stride, gt_stride, gt_coordinate_stride, compute)
         iou = _iou(tx1, ty1, tx2, ty2, ax1, ay1, ax2, ay2)
         better = iou > best  # never for NaN
         best = tl.where(better, iou, best)
@@ -138,15 +148,15 @@ def match_restore_kernel(
     i = block * BLOCK + tl.arange(0, BLOCK)
     exists = i < anchor_count
     compute = ious.dtype.element_ty
-    row = image * anchor_image_stride + i.to(tl.int64) * anchor_stride
-    ax1, ay1, ax2, ay2 = _box(anchors, row, anchor_coordinate_stride, exists, compute)
+    ax1, ay1, ax2, ay2 = _anchors(
+        anchors, image, i, exists, anchor_image_stride, anchor_stride, anchor_coordinate_stride, compute
+    )
     restored = tl.zeros([BLOCK], tl.int1)
     count = _count(valid, image, truths)
     for t in range(0, count):
         wanted = tl.load(truth_best + image * truths + t)
         if tl.load(block_best + (image * blocks + block) * truths + t) == wanted:
-            truth = image * gt_image_stride + tl.cast(t, tl.int64) * gt_stride
-            tx1, ty1, tx2, ty2 = _box(gt, truth, gt_coordinate_stride, None, compute)
+            tx1, ty1, tx2, ty2 = _truth(gt, image, t, gt_image_stride, gt_stride, gt_coordinate_stride, compute)
             restored = restored | (_iou(tx1, ty1, tx2, ty2, ax1, ay1, ax2, ay2) == wanted)
     out = image * anchor_count + i
     matched = tl.load(matches + out, mask=exists, other=0)
@@ -203,7 +213,7 @@ def match_boxes(
     allow_low_quality_matches: bool,
     valid: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The ground truth of ``gt [M, 4]`` or ``[B, M, 4]`` that each of ``anchors [N, 4]`` or ``[B, N, 4]`` belongs to."""
+    """The ground truth of ``gt [M, 4]`` or ``[B, M, 4]`` that each anchor ``[N, 4]`` or ``[B, N, 4]`` belongs to."""
     compute = torch.promote_types(torch.promote_types(gt.dtype, anchors.dtype), torch.float32)
     shape = (*gt.shape[:-2], anchors.shape[-2])
     matches = torch.empty(shape, dtype=torch.int64, device=gt.device)

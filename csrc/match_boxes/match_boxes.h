@@ -20,8 +20,7 @@ struct MatchParams {
 #if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_ON_CPU)
 __host__ __device__
 #endif
-    inline int64_t
-    truths_of(const MatchParams& p, const int64_t* valid, int64_t image) {
+    inline int64_t truths_of(const MatchParams& p, const int64_t* valid, int64_t image) {
   const int64_t count = valid == nullptr ? p.truths : valid[image];
   return count < 0 ? 0 : count > p.truths ? p.truths : count;
 }

@@ -18,12 +18,12 @@ void run(const MatchTensors& t, ScalarType bits) {
   };
   Tensor block_best = scratch(cuda::match_boxes_block_best(p)), truth_best = scratch(p.images * p.truths);
   if (truth_best.numel() > 0) torch::stable::zero_(truth_best);
-  STD_CUDA_CHECK(cuda::match_boxes(
-      p, static_cast<const T*>(t.gt.const_data_ptr()), static_cast<const T*>(t.anchors.const_data_ptr()), t.counts(),
-      static_cast<cuda::IouBits<T>*>(block_best.mutable_data_ptr()),
-      static_cast<cuda::IouBits<T>*>(truth_best.mutable_data_ptr()),
-      static_cast<int64_t*>(t.matches.mutable_data_ptr()), static_cast<T*>(t.ious.mutable_data_ptr()),
-      cuda::current_stream(t.gt)));
+  STD_CUDA_CHECK(cuda::match_boxes(p, static_cast<const T*>(t.gt.const_data_ptr()),
+                                   static_cast<const T*>(t.anchors.const_data_ptr()), t.counts(),
+                                   static_cast<cuda::IouBits<T>*>(block_best.mutable_data_ptr()),
+                                   static_cast<cuda::IouBits<T>*>(truth_best.mutable_data_ptr()),
+                                   static_cast<int64_t*>(t.matches.mutable_data_ptr()),
+                                   static_cast<T*>(t.ious.mutable_data_ptr()), cuda::current_stream(t.gt)));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 

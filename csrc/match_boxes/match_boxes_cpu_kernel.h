@@ -42,8 +42,7 @@ class AnchorBlock {
     V low_xs = broadcast(std::numeric_limits<T>::infinity()), low_ys = low_xs, high_xs = -low_xs, high_ys = -low_xs;
     for (int64_t v = 0; v < vectors_; ++v) {
       Boxes& b = boxes_[v];
-      if ((v + 1) * W > count)
-        b.x1 = b.y1 = b.x2 = b.y2 = broadcast(std::numeric_limits<T>::quiet_NaN());
+      if ((v + 1) * W > count) b.x1 = b.y1 = b.x2 = b.y2 = broadcast(std::numeric_limits<T>::quiet_NaN());
       const T* from = anchors + 4 * v * W;
       for (int64_t l = 0; l < std::min<int64_t>(W, count - v * W); ++l) {
         b.x1[l] = from[4 * l];

@@ -14,8 +14,8 @@
 namespace structops::cuda {
 namespace {
 
-constexpr int kThreads = 256;      // anchors of a block
-constexpr int kTile = kThreads;    // ground truths in shared memory: a thread loads one
+constexpr int kThreads = 256;    // anchors of a block
+constexpr int kTile = kThreads;  // ground truths in shared memory: a thread loads one
 constexpr int64_t kMaxGridY = 65535;
 
 template <class T>
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     if (!anchor.exists) continue;
     ious[anchor.out] = best;
-    matches[anchor.out] = count == 0     ? kBelowLowThreshold
+    matches[anchor.out] = count == 0      ? kBelowLowThreshold
                           : p.low_quality ? match
                                           : thresholds.label(best, match, false);
   }

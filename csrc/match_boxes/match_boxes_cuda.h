@@ -20,7 +20,6 @@ int64_t match_boxes_block_best(const MatchParams& p);
 // written; else both null. Nothing waits for the GPU.
 template <class T>
 cudaError_t match_boxes(const MatchParams& p, const T* truths, const T* anchors, const int64_t* valid,
-                        IouBits<T>* block_best, IouBits<T>* truth_best, int64_t* matches, T* ious,
-                        cudaStream_t stream);
+                        IouBits<T>* block_best, IouBits<T>* truth_best, int64_t* matches, T* ious, cudaStream_t stream);
 
 }  // namespace structops::cuda

@@ -1,4 +1,7 @@
-"""Cases of matching anchors to ground truths. Anchors lie around the ground truths, so that every kind of match occurs."""
+"""Cases of matching anchors to ground truths.
+
+Anchors lie around the ground truths, so that every kind of match occurs.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ from structops.testing.spec import Arguments, ErrorCase, OpSpec
 
 CASES = CaseList()
 Generator = torch.Generator
+Make = Callable[[Generator], Arguments]
+Rows = tuple[list[float], ...]
 
 
 def around(g: Generator, gt: torch.Tensor, n: int) -> torch.Tensor:
@@ -28,41 +33,47 @@ def arguments(gt: torch.Tensor, anchors: torch.Tensor, high=0.7, low=0.3, low_qu
     return {**found, "allow_low_quality_matches": low_quality, **rest}
 
 
-def drawn(g: Generator, truths: int, anchors: int, *options: Any) -> Arguments:
-    gt = boxes(g, truths, 400, 300, smallest=10, largest=120)
-    return arguments(gt, around(g, gt, anchors), *options)
+def drawn(truths: int, anchors: int, *rule: Any) -> Make:
+    def make(g: Generator) -> Arguments:
+        gt = boxes(g, truths, 400, 300, smallest=10, largest=120)
+        return arguments(gt, around(g, gt, anchors), *rule)
+
+    return make
 
 
-def batch(g: Generator, images: int, truths: int, anchors: int, shared: bool, *options: Any, **rest: Any) -> Arguments:
-    gt = boxes(g, images * truths, 400, 300, smallest=10, largest=120).view(images, truths, 4)
-    each = [around(g, t, anchors) for t in gt]
-    return arguments(gt, each[0] if shared else torch.stack(each), *options, **rest)
+def batch(images: int, truths: int, anchors: int, shared: bool, *rule: Any, **rest: Any) -> Make:
+    def make(g: Generator) -> Arguments:
+        gt = boxes(g, images * truths, 400, 300, smallest=10, largest=120).view(images, truths, 4)
+        each = [around(g, t, anchors) for t in gt]
+        return arguments(gt, each[0] if shared else torch.stack(each), *rule, **rest)
+
+    return make
 
 
 # Typical.
 
-CASES.add("small", "quick", lambda g: drawn(g, 3, 20, 0.7, 0.3, True))
-CASES.add("batch-padded", "quick", lambda g: batch(g, 3, 4, 30, True, 0.7, 0.3, True, valid=torch.tensor([2, 0, 4])))
+CASES.add("small", "quick", drawn(3, 20, 0.7, 0.3, True))
+CASES.add("batch-padded", "quick", batch(3, 4, 30, True, 0.7, 0.3, True, valid=torch.tensor([2, 0, 4])))
 for _high, _low in ((0.7, 0.3), (0.5, 0.4), (0.5, 0.5)):
     for _restore in (False, True):
         _name = f"thresholds={_high}-{_low}{'-low-quality' if _restore else ''}"
-        CASES.add(_name, "", lambda g, o=(_high, _low, _restore): drawn(g, 12, 150, *o))
+        CASES.add(_name, "", drawn(12, 150, _high, _low, _restore))
 for _n in (1, 17, 255, 257, 511, 513):  # the block edges of every backend
-    CASES.add(f"anchors={_n}", "quick" if _n == 17 else "", lambda g, n=_n: drawn(g, 5, n, 0.5, 0.4, True))
-CASES.add("one-ground-truth", "", lambda g: drawn(g, 1, 60, 0.5, 0.4, True))
-CASES.add("more-ground-truths-than-anchors", "", lambda g: drawn(g, 70, 20, 0.5, 0.5, True))
-CASES.add("batch", "", lambda g: batch(g, 3, 6, 40, False, 0.5, 0.4, False))
+    CASES.add(f"anchors={_n}", "quick" if _n == 17 else "", drawn(5, _n, 0.5, 0.4, True))
+CASES.add("one-ground-truth", "", drawn(1, 60, 0.5, 0.4, True))
+CASES.add("more-ground-truths-than-anchors", "", drawn(70, 20, 0.5, 0.5, True))
+CASES.add("batch", "", batch(3, 6, 40, False, 0.5, 0.4, False))
 CASES.add(
     "batch-padded-of-its-own-anchors",
     "quick",
-    lambda g: batch(g, 3, 5, 25, False, 0.5, 0.5, True, valid=torch.tensor([5, 1, 3], dtype=torch.int32)),
+    batch(3, 5, 25, False, 0.5, 0.5, True, valid=torch.tensor([5, 1, 3], dtype=torch.int32)),
 )
 CASES.add(
     "valid-out-of-range",
     "",
-    lambda g: batch(g, 4, 3, 20, True, 0.7, 0.3, True, valid=torch.tensor([-1, 4, 2**40, -(2**40)])),
+    batch(4, 3, 20, True, 0.7, 0.3, True, valid=torch.tensor([-1, 4, 2**40, -(2**40)])),
 )
-CASES.add("large", "large", lambda g: drawn(g, 60, 20_000, 0.7, 0.3, True))
+CASES.add("large", "large", drawn(60, 20_000, 0.7, 0.3, True))
 
 
 # Ties, exact thresholds.
@@ -93,12 +104,12 @@ def _(g):
 
 
 for _name, _thresholds in {"0-0": (0.0, 0.0), "1-0": (1.0, 0.0), "2-1.5": (2.0, 1.5), "inf-0.5": (INF, 0.5)}.items():
-    CASES.add(f"thresholds={_name}", "", lambda g, o=_thresholds: drawn(g, 4, 40, *o))
+    CASES.add(f"thresholds={_name}", "", drawn(4, 40, *_thresholds))
 
 
 @CASES.add("a-ground-truth-that-meets-no-anchor")  # its best is 0, which every anchor attains that does not meet it
 def _(g):
-    made = drawn(g, 4, 40, 0.7, 0.3, True)
+    made = drawn(4, 40, 0.7, 0.3, True)(g)
     return {**made, "gt": torch.cat([made["gt"], tensor([900, 900, 950, 950])])}
 
 
@@ -109,13 +120,13 @@ def _(g):
 
 @CASES.add("negative-coordinates")
 def _(g):
-    made = drawn(g, 6, 60, 0.5, 0.4, True)
+    made = drawn(6, 60, 0.5, 0.4, True)(g)
     return {**made, "gt": made["gt"] - 700, "anchors": made["anchors"] - 700}
 
 
 @CASES.add("mixed-types")  # float32 ground truths whatever the anchors: compared in the wider
 def _(g):
-    made = drawn(g, 6, 60, 0.5, 0.4, True)
+    made = drawn(6, 60, 0.5, 0.4, True)(g)
     return {**made, "gt": made["gt"].float()}
 
 
@@ -139,7 +150,7 @@ CASES.add(
 
 # Hostile.
 
-HOSTILE = {
+HOSTILE: dict[str, Rows] = {
     "non-finite": (
         [NAN, 10, 100, 100],
         [10, NAN, 100, 100],
@@ -156,9 +167,9 @@ HOSTILE = {
 }
 
 
-def _hostile(rows: tuple[list[float], ...], on: str) -> Callable[[Generator], Arguments]:
+def _hostile(rows: Rows, on: str) -> Make:
     def make(g: Generator) -> Arguments:
-        made = drawn(g, 5, 40, 0.5, 0.3, True)
+        made = drawn(5, 40, 0.5, 0.3, True)(g)
         for name in ("gt", "anchors"):
             if name in on:
                 made[name] = torch.cat([made[name][:3], tensor(*rows), made[name][3:]])

@@ -48,8 +48,8 @@ namespace cpu {
 
 // matches [images, anchors]: 0 or more is positive, -1 negative. positives [images, p.positives], negatives
 // [images, p.samples]: indices, then -1; counts [images, 2]; all written.
-void sample_matches(const SampleParams& p, const int64_t* matches, int64_t seed, int64_t* positives,
-                    int64_t* negatives, int64_t* counts, ParallelFor parallel_for);
+void sample_matches(const SampleParams& p, const int64_t* matches, int64_t seed, int64_t* positives, int64_t* negatives,
+                    int64_t* counts, ParallelFor parallel_for);
 
 }  // namespace cpu
 }  // namespace structops

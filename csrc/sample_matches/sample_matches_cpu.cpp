@@ -46,8 +46,8 @@ int64_t write(const std::vector<uint64_t>& ranks, int64_t* indices, int64_t size
 
 }  // namespace
 
-void sample_matches(const SampleParams& p, const int64_t* matches, int64_t seed, int64_t* positives,
-                    int64_t* negatives, int64_t* counts, ParallelFor parallel_for) {
+void sample_matches(const SampleParams& p, const int64_t* matches, int64_t seed, int64_t* positives, int64_t* negatives,
+                    int64_t* counts, ParallelFor parallel_for) {
   const int64_t workers = workers_for(static_cast<double>(p.images) * p.anchors / 4);
   share(parallel_for, std::min(workers, p.images), p.images, 1, [&](ItemQueue& queue) {
     for (int64_t image, end; queue.take(image, end);) {

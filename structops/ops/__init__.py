@@ -9,6 +9,7 @@ from structops.ops.roi_align import roi_align
 from structops.ops.roi_align_1d import roi_align_1d
 from structops.ops.roi_align_rotated import roi_align_rotated
 from structops.ops.roi_pool import roi_pool
+from structops.ops.sample_matches import sample_matches
 
 __all__ = [
     "batched_nms",
@@ -21,4 +22,5 @@ __all__ = [
     "roi_align_1d",
     "roi_align_rotated",
     "roi_pool",
+    "sample_matches",
 ]

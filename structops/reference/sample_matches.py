@@ -41,7 +41,7 @@ def sample_matches(
     priority = priorities(seed, images, anchors)
 
     def highest(members: torch.Tensor, most: torch.Tensor, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-        ranked = torch.where(members, priority, -1).sort(1, descending=True, stable=True).indices[:, :width]
+        ranked = torch.where(members, priority, -1).argsort(dim=1, descending=True, stable=True)[:, :width]
         ranked = torch.nn.functional.pad(ranked, (0, width - ranked.shape[1]), value=-1)
         count = torch.minimum(members.sum(1), most)
         return torch.where(torch.arange(width, device=matches.device) < count[:, None], ranked, -1), count

@@ -1,4 +1,5 @@
-"""Sampling against torchvision: ``pytest benchmarks/bench_sample_matches.py``, or ``structops bench sample_matches``."""
+"""Sampling against torchvision: ``pytest benchmarks/bench_sample_matches.py``, or
+``structops bench sample_matches``."""
 
 import pytest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -21,11 +22,13 @@ def drawn_matches(g: Generator, shape: tuple[int, ...], positive: float = 0.3, n
     return torch.where((u >= positive) & (u < positive + negative), -1, found)
 
 
-def arguments(g: Generator, shape: tuple[int, ...], *shares: float, **rest: object) -> Arguments:
-    return {"matches": drawn_matches(g, shape, *shares), "num_samples": 16, "seed": 7, **rest}
+def arguments(
+    g: Generator, shape: tuple[int, ...], *shares: float, dtype: torch.dtype = torch.int64, **rest: object
+) -> Arguments:
+    return {"matches": drawn_matches(g, shape, *shares).to(dtype), "num_samples": 16, "seed": 7, **rest}
 
 
-def drawn(*shape: int, shares: tuple[float, ...] = (), **rest: object) -> Callable[[Generator], Arguments]:
+def drawn(*shape: int, shares: tuple[float, ...] = (), **rest: Any) -> Callable[[Generator], Arguments]:
     return lambda g: arguments(g, shape, *shares, **rest)
 
 
@@ -47,11 +50,7 @@ for _seed in (0, -1, 2**63 - 1, -(2**63)):
     CASES.add(f"seed={_seed}", "", drawn(50, seed=_seed))
 CASES.add("seed-as-tensor", "quick", lambda g: arguments(g, (2, 40), seed=torch.tensor([2**40 + 1])))
 for _dtype in (torch.int8, torch.int32):
-    CASES.add(
-        f"{str(_dtype)[6:]}-matches",
-        "",
-        lambda g, dtype=_dtype: {**(made := arguments(g, (2, 40))), "matches": made["matches"].to(dtype)},
-    )
+    CASES.add(f"{str(_dtype)[6:]}-matches", "", drawn(2, 40, dtype=_dtype))
 CASES.add("strided-matches", "", lambda g: {"matches": drawn_matches(g, (30, 4)).T[::2], "num_samples": 9, "seed": 1})
 CASES.add("pyramid", "large", drawn(2, 268_569, shares=(0.001, 0.98), num_samples=256))
 

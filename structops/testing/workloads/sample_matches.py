@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -27,9 +28,18 @@ def cost(matches: torch.Tensor, num_samples: int) -> Cost:
     return Cost(8 * matches.numel() + 16 * num_samples * matches.shape[0], 0)
 
 
-def make(
-    images: int, anchors: int, positive: float, num_samples: int, fraction: float, name: str, device: torch.device
-) -> Trial:
+@dataclass(frozen=True)
+class Sampling:
+    images: int
+    anchors: int
+    positive: float  # share of the anchors; as many are left out
+    num_samples: int = 256
+    fraction: float = 0.5
+
+
+def make(sampling: Sampling, name: str, device: torch.device) -> Trial:
+    images, anchors, positive = sampling.images, sampling.anchors, sampling.positive
+    num_samples, fraction = sampling.num_samples, sampling.fraction
     u = torch.rand(images, anchors, generator=generator(name))
     host = torch.where(u < positive, 3, torch.where(u < 2 * positive, -2, -1))
     matches, labels = host.to(device), [*(host + 1).clamp(max=1).to(device)]
@@ -53,19 +63,19 @@ def make(
     return Trial(run, sampler and peer, peer_name, check, lambda result: cost(host, num_samples))
 
 
-def _workload(name: str, title: str, *shape: Any, kind: str = "forward", **rest: Any) -> Workload:
-    draw = functools.partial(make, *shape, f"sample_matches-{name}")
+def _workload(name: str, title: str, sampling: Sampling, kind: str = "forward", **rest: Any) -> Workload:
+    draw = functools.partial(make, sampling, f"sample_matches-{name}")
     return Workload("sample_matches", name, title, kind, torch.float32, draw, **rest)
 
 
+def _point(anchors: int) -> Workload:
+    place = {"series": "anchors", "size": anchors, "quick": anchors == 3000}
+    return _workload(f"sweep-{anchors}", f"sweep {anchors}", Sampling(1, anchors, 0.01), "sweep", **place)
+
+
 WORKLOADS = (
-    _workload("rpn", "RPN, 256 of 268,569", 1, PYRAMID, 0.0003, 256, 0.5, quick=True),
-    _workload("rpn-4-images", "RPN, 256 of 268,569, 4 images", 4, PYRAMID, 0.0003, 256, 0.5),
-    _workload("box-head-2-images", "box head, 512 of 2050, 2 images", 2, 2050, 0.1, 512, 0.25, quick=True),
-    *(
-        _workload(
-            f"sweep-{n}", f"sweep {n}", 1, n, 0.01, 256, 0.5, kind="sweep", quick=n == 3000, series="anchors", size=n
-        )
-        for n in (1000, 3000, 10_000, 30_000, 100_000, 300_000)
-    ),
+    _workload("rpn", "RPN, 256 of 268,569", Sampling(1, PYRAMID, 0.0003), quick=True),
+    _workload("rpn-4-images", "RPN, 256 of 268,569, 4 images", Sampling(4, PYRAMID, 0.0003)),
+    _workload("box-head", "box head, 512 of 2050, 2 images", Sampling(2, 2050, 0.1, 512, 0.25), quick=True),
+    *(_point(n) for n in (1000, 3000, 10_000, 30_000, 100_000, 300_000)),
 )

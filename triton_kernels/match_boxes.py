@@ -202,7 +202,7 @@ def _launches(
     }
     grid = (images * blocks,)
     best = Launch(match_best_kernel, grid, shared, _EXACT)
-    return best, Launch(match_restore_kernel, grid, shared, _EXACT) if low_quality else None
+    return best, Launch(match_restore_kernel, grid, dict(shared), _EXACT) if low_quality else None
 
 
 def match_boxes(

@@ -69,6 +69,22 @@ def test_anchors_of_a_pyramid(detector, g):
     assert len(pyramid_anchors(RPN)) == 268_569  # what benchmarks and documents say
 
 
+@pytest.mark.parametrize("low_quality", [False, True])
+def test_any_number_of_threads(low_quality, g):
+    """Where there is enough to share: the cases are too small for a second thread."""
+    anchors, gt = pyramid_anchors(RPN), truths(300, g)
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(ops.match_boxes(gt, anchors, 0.7, 0.3, low_quality))
+    finally:
+        torch.set_num_threads(before)
+    for more in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], more, strict=True))
+
+
 def test_a_batch_is_each_image_by_itself(place, g):
     slow = testing.interpreted(structops.current_backend(), place)
     images, m, n = (3, 4, 30) if slow else (5, 20, 3000)

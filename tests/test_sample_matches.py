@@ -84,6 +84,20 @@ def test_another_seed_another_sample(place, g):
     assert not torch.equal(first[1][0], first[1][1]), "images share their random numbers"
 
 
+def test_any_number_of_threads(g):
+    matches = drawn_matches(g, (3, 200_000), 0.001, 0.9)  # enough for three; each image is one's
+    before = torch.get_num_threads()
+    try:
+        found = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(ops.sample_matches(matches, seed=9))
+    finally:
+        torch.set_num_threads(before)
+    for more in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], more, strict=True))
+
+
 def test_a_program_reads_the_seed_anew(g):
     matches = drawn_matches(g, (2, 60))
 

@@ -12,6 +12,7 @@ namespace {
 
 using torch::stable::accelerator::DeviceGuard;
 static_assert(kMaxSamples <= cuda::kMaxTopK);
+constexpr int64_t kMaxImages = 32767;  // two segments of top_k each
 
 std::tuple<Tensor, Tensor, Tensor> sample_matches(const Tensor& matches, int64_t num_samples, double positive_fraction,
                                                   const Tensor& seed) {
@@ -19,6 +20,7 @@ std::tuple<Tensor, Tensor, Tensor> sample_matches(const Tensor& matches, int64_t
   const DeviceGuard guard(matches.get_device_index());
   SampleTensors t(matches, num_samples, positive_fraction);
   const SampleParams& p = t.params;
+  STRUCTOPS_CHECK(p.images <= kMaxImages, "sample_matches: at most ", kMaxImages, " images on a GPU, got ", p.images);
   if (p.images == 0) return {t.positives, t.negatives, t.counts};
   const cudaStream_t stream = cuda::current_stream(matches);
   const auto scratch = [&](int64_t size, ScalarType type) {

@@ -79,6 +79,8 @@ ERRORS = tuple(
         ("positive_fraction-negative", {"positive_fraction": -0.1}, r"positive_fraction must be 0 to 1"),
         ("positive_fraction-above-one", {"positive_fraction": 1.1}, r"positive_fraction must be 0 to 1"),
         ("positive_fraction-nan", {"positive_fraction": NAN}, r"positive_fraction must be 0 to 1"),
+        ("seed-float", {"seed": 1.5}, r"seed must be an integer of 64 bits"),
+        ("seed-too-large", {"seed": 2**63}, r"seed must be an integer of 64 bits"),
         ("seed-several", {"seed": torch.zeros(2, dtype=torch.int64)}, r"seed must be one int64 number"),
         ("seed-int32", {"seed": torch.tensor(3, dtype=torch.int32)}, r"seed must be one int64 number"),
         ("seed-device", {"seed": torch.zeros(1, dtype=torch.int64, device="meta")}, r"seed must be on the same device"),

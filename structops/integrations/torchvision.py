@@ -1,15 +1,16 @@
-"""torchvision: its RoI pooling in all forms, NMS and batched NMS.
+"""torchvision: its RoI pooling in all forms, NMS and batched NMS, and the matching of ground truths in training.
 
 Contract: what torchvision accepts gives torchvision's types, dtypes and strides; what it refuses, it still refuses
 itself, in its own words. Two things only are added: bfloat16 (and half precision NMS and rotated IoU), which
 torchvision lacks, and an error instead of a stray read for a batch index out of range.
 
-Four results are knowingly not torchvision's. RoI Pool's and position-sensitive RoI Pool's bins are exact: torchvision
+Some results are knowingly not torchvision's. RoI Pool's and position-sensitive RoI Pool's bins are exact: torchvision
 computes ``7 * (length / 7)`` in floating point, which for some lengths (57 pixels in float32, 29 in float64) is more
 than the length, and takes a pixel from outside the box. Position-sensitive RoI Pool passes no gradient to the map's
 last row and column, which neither library's forward reads. A box of area zero gives 0 and not NaN in adaptive
 position-sensitive RoI Align. IoUs of rotated boxes are exact: torchvision's are off by up to 0.4 for nearly parallel
-boxes, and 1 for a box a thousand pixels away that is small enough.
+boxes, and 1 for a box a thousand pixels away that is small enough. An IoU that is no
+number (a ground truth with a NaN coordinate) matches nothing.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from torchvision.ops import poolers
 from structops import ops
 from structops._backend import OPS
 from structops._checks import FLOATING
+from structops.integrations import _torchvision_matching
 from structops.integrations._torchvision_devices import patched, problem, set_patched, usable
 from structops.integrations._torchvision_kernels import MAKERS, suppressible
 from structops.ops._boxes import MAX_POOLED
@@ -223,8 +225,10 @@ def install() -> Callable[[], None]:
     _roi_align_module._roi_align = replacement  # type: ignore[attr-defined]
     if devices:
         _rebind(functions())
+        _torchvision_matching.install()
 
     def restore() -> None:
+        _torchvision_matching.restore()
         _rebind((mine, original) for original, mine in functions())
         _roi_align_module._roi_align = deterministic  # type: ignore[attr-defined]
         library._destroy()

@@ -2,6 +2,7 @@
 
 from structops.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from structops.ops.box_iou_rotated import box_iou_rotated
+from structops.ops.match_boxes import match_boxes
 from structops.ops.multiscale_roi_align import multiscale_roi_align
 from structops.ops.nms import batched_nms, nms
 from structops.ops.nms_1d import nms_1d
@@ -23,6 +24,11 @@ __all__ = [
     "complete_box_iou",
     "distance_box_iou",
     "generalized_box_iou",
+from structops.ops.sample_matches import sample_matches
+
+__all__ = [
+    "batched_nms",
+    "match_boxes",
     "multiscale_roi_align",
     "nms",
     "nms_1d",
@@ -35,4 +41,5 @@ __all__ = [
     "roi_align_rotated",
     "roi_pool",
     "soft_nms",
+    "sample_matches",
 ]

@@ -12,6 +12,7 @@ import structops
 from structops._backend import Op
 from structops.integrations import torchvision as integration
 from structops.integrations._torchvision_kernels import MAKERS
+from structops.integrations._torchvision_matching import METHODS
 
 OPS_PATCHED = tuple(MAKERS)
 PAIRS = integration.functions()  # (torchvision's function, ours)
@@ -28,8 +29,8 @@ def _unpatched():
     assert state() == before
 
 
-def state() -> tuple[list[str], list[str], object]:
-    """Everything the patch touches: the dispatcher's tables, names bound to functions, the deterministic path."""
+def state() -> tuple[list[str], list[str], list[dict[str, object]], object]:
+    """Everything the patch touches: dispatcher tables, names bound to functions, methods, the deterministic path."""
     tables = [torch._C._dispatch_dump(f"torchvision::{op}") for op in OPS_PATCHED]
     bindings = sorted(
         f"{name}.{key}"
@@ -38,7 +39,8 @@ def state() -> tuple[list[str], list[str], object]:
         for key, value in list(vars(module).items())
         if any(value is theirs for theirs, _ in PAIRS)
     )
-    return tables, bindings, sys.modules["torchvision.ops.roi_align"]._roi_align
+    methods = [dict(vars(owner)) for owner, _, _ in METHODS]
+    return tables, bindings, methods, sys.modules["torchvision.ops.roi_align"]._roi_align
 
 
 def is_patched() -> bool:
@@ -49,6 +51,9 @@ def is_patched() -> bool:
         bound = getattr(sys.modules[theirs.__module__], theirs.__name__)
         assert bound in (theirs, ours)
         found.add(bound is ours)
+    for owner, theirs, ours in METHODS:
+        assert getattr(owner, ours.__name__) in (theirs, ours)
+        found.add(getattr(owner, ours.__name__) is ours)
     assert len(found) == 1, "half patched"
     return found.pop()
 

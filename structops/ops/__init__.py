@@ -8,6 +8,7 @@ from structops.ops.roi_align import roi_align
 from structops.ops.roi_align_1d import roi_align_1d
 from structops.ops.roi_align_rotated import roi_align_rotated
 from structops.ops.roi_pool import roi_pool
+from structops.ops.sigmoid_focal_loss import sigmoid_focal_loss
 
 __all__ = [
     "batched_nms",
@@ -19,4 +20,5 @@ __all__ = [
     "roi_align_1d",
     "roi_align_rotated",
     "roi_pool",
+    "sigmoid_focal_loss",
 ]

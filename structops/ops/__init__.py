@@ -1,5 +1,6 @@
 """The ops, as functions. Each runs on the backend that :func:`structops.backend` or the device chooses."""
 
+from structops.ops.anchors import default_boxes, generate_anchors, yolo_grid
 from structops.ops.multiscale_roi_align import multiscale_roi_align
 from structops.ops.nms import batched_nms, nms
 from structops.ops.ps_roi_align import ps_roi_align
@@ -12,6 +13,8 @@ from structops.ops.sigmoid_focal_loss import sigmoid_focal_loss
 
 __all__ = [
     "batched_nms",
+    "default_boxes",
+    "generate_anchors",
     "multiscale_roi_align",
     "nms",
     "ps_roi_align",
@@ -21,4 +24,5 @@ __all__ = [
     "roi_align_rotated",
     "roi_pool",
     "sigmoid_focal_loss",
+    "yolo_grid",
 ]

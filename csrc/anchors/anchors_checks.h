@@ -1,6 +1,7 @@
 // Argument checks that the CPU and CUDA bindings of anchors, default boxes and grid points share, and the levels that
 // they make of the arguments. The same in Python is in structops/ops/anchors.py.
 #pragma once
+#include <cmath>
 #include <vector>
 
 #include "anchors/grid_rows.h"
@@ -46,7 +47,7 @@ inline void check_cells(const char* op, const char* name, const std::vector<Tens
 inline void check_like(const char* op, const Tensor& like, double offset) {
   STRUCTOPS_CHECK(is_floating(like.scalar_type()), op, ": like must be float16, bfloat16, float32 or float64, got ",
                   torch::headeronly::toString(like.scalar_type()));
-  STRUCTOPS_CHECK(offset - offset == 0, op, ": offset must be finite, got ", offset);
+  STRUCTOPS_CHECK(std::abs(offset) < double(kMaxGridSide), op, ": offset must be finite and below 2^24, got ", offset);
 }
 
 inline void check_default_boxes(const std::vector<Tensor>& pairs, const std::vector<int64_t>& grid_sizes,

@@ -3,6 +3,8 @@
 // A row is made in T (float or double) and stored as R, which can be a half; Round knows the conversions.
 // No contraction: the build forbids it to host compilers (-ffp-contract=off) and to nvcc (-fmad=false).
 #pragma once
+#include <limits>
+
 #include "common/anchors.h"
 
 namespace structops {
@@ -24,16 +26,21 @@ struct GridLevels {
   int64_t levels, rows;  // of the output
 };
 
+// The nearest float; past the last one infinity, which a plain conversion does not promise.
+inline float nearest_float(double v) {
+  using Limits = std::numeric_limits<float>;
+  return v > Limits::max() ? Limits::infinity() : static_cast<float>(v);
+}
+
 // geometry [levels, kGeometry], divisors [levels, 2] (y, x) or null, data [levels].
 inline GridLevels grid_levels(const int64_t* geometry, const double* divisors, const void* const* data,
                               int64_t levels) {
   GridLevels all{{}, levels, 0};
   for (int64_t l = 0; l < levels; ++l) {
     const int64_t* g = geometry + l * kGeometry;
-    const auto divisor = [&](int axis) {
-      return divisors == nullptr ? 1.f : static_cast<float>(divisors[2 * l + axis]);
-    };
-    all.level[l] = {all.rows, g[1], g[2], g[3], g[4], divisor(0), divisor(1), data[l]};
+    const float divide_y = divisors == nullptr ? 1 : nearest_float(divisors[2 * l]);
+    const float divide_x = divisors == nullptr ? 1 : nearest_float(divisors[2 * l + 1]);
+    all.level[l] = {all.rows, g[1], g[2], g[3], g[4], divide_y, divide_x, data[l]};
     all.rows += g[0] * g[1] * g[2];
   }
   return all;

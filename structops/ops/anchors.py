@@ -1,10 +1,12 @@
 """Anchors, default boxes and grid points of all levels of a detector at once: public functions, fakes and checks.
 
-None is differentiable. :func:`cell_anchors` and :func:`wh_pairs` make the few numbers that they start from.
+None is differentiable: what goes in is detached. :func:`cell_anchors` and :func:`wh_pairs` make the few numbers that
+they start from.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -32,9 +34,9 @@ def generate_anchors(
         strides: image pixels per map pixel of each level: a number, or ``(y, x)``; below 2^31.
 
     Returns:
-        ``[sum of H * W * A, 4]`` (x1, y1, x2, y2) in image pixels, level after level, a level in the order (row, column,
-        cell anchor), of the type of the cell anchors. To the bit what torchvision's ``AnchorGenerator`` gives: the
-        offset of a pixel, an integer, is rounded to that type and added.
+        ``[sum of H * W * A, 4]`` (x1, y1, x2, y2) in image pixels, level after level, a level in the order (row,
+        column, cell anchor), of the type of the cell anchors. To the bit what torchvision's ``AnchorGenerator`` gives:
+        the offset of a pixel, an integer, is rounded to that type and added.
 
     Raises:
         RuntimeError: for a wrong rank, dtype, device, number of levels or size.
@@ -42,7 +44,7 @@ def generate_anchors(
     op = "generate_anchors"
     _require_tensors(op, "cell_anchors", cell_anchors)
     sizes = _flat(op, "grid_sizes", grid_sizes, single=False)
-    return _generate_anchors(list(cell_anchors), sizes, _flat(op, "strides", strides))
+    return _generate_anchors([c.detach() for c in cell_anchors], sizes, _flat(op, "strides", strides))
 
 
 def default_boxes(
@@ -65,9 +67,9 @@ def default_boxes(
         clip: limit widths and heights to the image's (boxes may still reach beyond its edges).
 
     Returns:
-        ``[sum of H * W * A, 4]`` (x1, y1, x2, y2) in image pixels, level after level, a level in the order (row, column,
-        pair); float32, or float64 for float64 pairs. To the bit what torchvision's ``DefaultBoxGenerator`` gives:
-        centres are divided in float32, whatever the type.
+        ``[sum of H * W * A, 4]`` (x1, y1, x2, y2) in image pixels, level after level, a level in the order (row,
+        column, pair); float32, or float64 for float64 pairs. To the bit what torchvision's ``DefaultBoxGenerator``
+        gives: centres are divided in float32, whatever the type.
 
     Raises:
         RuntimeError: for a wrong rank, dtype, device, number of levels or size.
@@ -76,7 +78,7 @@ def default_boxes(
     _require_tensors(op, "wh_pairs", wh_pairs)
     sizes = _flat(op, "grid_sizes", grid_sizes, single=False)
     image = _flat(op, "image_size", [image_size], single=False)
-    return _default_boxes(list(wh_pairs), sizes, image, [float(s) for s in steps or ()], clip)
+    return _default_boxes([p.detach() for p in wh_pairs], sizes, image, [float(s) for s in steps or ()], clip)
 
 
 def yolo_grid(
@@ -106,11 +108,9 @@ def yolo_grid(
         RuntimeError: for a wrong dtype, number of levels or size, or an offset that is not finite.
     """
     op = "yolo_grid"
-    require(
-        isinstance(like, torch.Tensor), lambda: f"{op}: like must be a tensor, got {type(like).__name__}"
-    )
+    require(isinstance(like, torch.Tensor), lambda: f"{op}: like must be a tensor, got {type(like).__name__}")
     sizes = _flat(op, "grid_sizes", grid_sizes, single=False)
-    return _yolo_grid(like, sizes, _flat(op, "strides", strides), float(offset), with_stride)
+    return _yolo_grid(like.detach(), sizes, _flat(op, "strides", strides), float(offset), with_stride)
 
 
 def cell_anchors(
@@ -126,7 +126,7 @@ def cell_anchors(
         aspect_ratios: heights over widths.
 
     Returns:
-        ``[len(aspect_ratios) * len(sizes), 4]`` (x1, y1, x2, y2), rounded to whole pixels, all sizes of a ratio together.
+        ``[len(aspect_ratios) * len(sizes), 4]`` (x1, y1, x2, y2), in whole pixels, the sizes of a ratio together.
     """
     scales = torch.as_tensor(sizes, dtype=torch.float32)
     h_ratios = torch.sqrt(torch.as_tensor(aspect_ratios, dtype=torch.float32))
@@ -171,14 +171,17 @@ def _require_tensors(op: str, name: str, tensors) -> None:
 def _flat(op: str, name: str, values, single: bool = True) -> list[int]:
     """Pairs (y, x) one after the other; with ``single`` a number stands for two."""
     whole = (int, torch.SymInt)
-    message = f"{op}: {name} must hold pairs of ints" + (" or ints" if single else "") + f", got {values!r}"
-    require(isinstance(values, list | tuple | torch.Size), lambda: message)
+
+    def message() -> str:
+        return f"{op}: {name} must hold pairs of ints{' or ints' if single else ''}, got {values}"
+
+    require(isinstance(values, list | tuple | torch.Size), message)
     flat: list[int] = []
     for value in values:
         if single and isinstance(value, whole):
             value = (value, value)
-        require(isinstance(value, list | tuple) and len(value) == 2, lambda: message)
-        require(all(isinstance(v, whole) for v in value), lambda: message)
+        require(isinstance(value, list | tuple) and len(value) == 2, message)
+        require(all(isinstance(v, whole) for v in value), message)
         flat += value
     return flat
 
@@ -192,9 +195,9 @@ def _check_grids(op: str, levels: int, grid_sizes) -> None:
         ),
     )
     for side in grid_sizes:
-        message = f"{op}: grid_sizes must be 0 or more and below 2^24, got {side}"
-        require(side >= 0, lambda message=message: message)  # type: ignore[misc]
-        require(side < MAX_SIDE, lambda message=message: message)  # type: ignore[misc]
+        message = functools.partial("{}: grid_sizes must be 0 or more and below 2^24, got {}".format, op, side)
+        require(side >= 0, message)
+        require(side < MAX_SIDE, message)
 
 
 def _check_strides(op: str, levels: int, strides) -> None:
@@ -203,9 +206,9 @@ def _check_strides(op: str, levels: int, strides) -> None:
         lambda: f"{op}: strides must have one (y, x) a level, got {len(strides) // 2} for {levels} levels",
     )
     for stride in strides:
-        message = f"{op}: strides must be 0 or more and below 2^31, got {stride}"
-        require(stride >= 0, lambda message=message: message)  # type: ignore[misc]
-        require(stride < MAX_STRIDE, lambda message=message: message)  # type: ignore[misc]
+        message = functools.partial("{}: strides must be 0 or more and below 2^31, got {}".format, op, stride)
+        require(stride >= 0, message)
+        require(stride < MAX_STRIDE, message)
 
 
 def _check_cells(op: str, name: str, cells, columns: int) -> None:
@@ -239,10 +242,8 @@ def _check_default_boxes(wh_pairs, grid_sizes, image_size, steps, clip) -> None:
     op = "default_boxes"
     _check_grids(op, len(wh_pairs), grid_sizes)
     _check_cells(op, "wh_pairs", wh_pairs, 2)
-    message = f"{op}: image_size must be (height, width), 0 or more, got {list(image_size)}"
-    require(len(image_size) == 2, lambda: message)
     for side in image_size:
-        require(side >= 0, lambda: message)
+        require(side >= 0, lambda: f"{op}: image_size must be (height, width), 0 or more, got {list(image_size)}")
     require(
         len(steps) in (0, len(wh_pairs)),
         lambda: f"{op}: steps must have one number a level, got {len(steps)} for {len(wh_pairs)} levels",
@@ -265,15 +266,13 @@ def _check_yolo_grid(like, grid_sizes, strides, offset, with_stride) -> None:
     levels = len(grid_sizes) // 2
     _check_grids(op, levels, grid_sizes)
     _check_strides(op, levels, strides)
-    require(math.isfinite(offset), lambda: f"{op}: offset must be finite, got {offset}")
+    require(abs(offset) < MAX_SIDE, lambda: f"{op}: offset must be finite and below 2^24, got {offset}")
 
 
 def _fake_yolo_grid(like, grid_sizes, strides, offset, with_stride):
     return like.new_empty((_rows(grid_sizes), 4 if with_stride else 2))
 
 
-_generate_anchors = Op(
-    "generate_anchors", module="anchors", check=_check_generate_anchors, fake=_fake_generate_anchors
-)
+_generate_anchors = Op("generate_anchors", module="anchors", check=_check_generate_anchors, fake=_fake_generate_anchors)
 _default_boxes = Op("default_boxes", module="anchors", check=_check_default_boxes, fake=_fake_default_boxes)
 _yolo_grid = Op("yolo_grid", module="anchors", check=_check_yolo_grid, fake=_fake_yolo_grid)

@@ -1,7 +1,7 @@
 """Anchors, default boxes and grid points by their definitions, level by level, in torch's own operations.
 
-Sizes and strides come flat, as the ops take them: ``[height, width, height, width, ...]``, ``[stride y, stride x, ...]``.
-Order and rounding of the operations are torchvision's, so the results are its own to the bit.
+Sizes and strides come flat, as the ops take them: ``[height, width, height, width, ...]``, ``[stride y, stride x,
+...]``. Order and rounding of the operations are torchvision's, so the results are its own to the bit.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def default_boxes(
     for level, (pairs, grid) in enumerate(zip(wh_pairs, _pairs(grid_sizes), strict=True)):
         divisors = [side / steps[level] for side in image_size] if steps else grid
         # divided by a tensor: on a GPU torch multiplies by the reciprocal of a number
-        by_y, by_x = (torch.full((), d, dtype=torch.float32, device=pairs.device) for d in divisors)
+        by_y, by_x = (torch.full((), d, dtype=torch.float64, device=pairs.device).float() for d in divisors)
         y, x = _pixels(*grid, pairs.device)
         sizes = pairs.to(torch.promote_types(pairs.dtype, torch.float32))
         sizes = sizes.clamp(0, 1) if clip else sizes

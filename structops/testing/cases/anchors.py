@@ -259,7 +259,7 @@ def _bad_strides(good: Arguments) -> tuple[ErrorCase, ...]:
 
 def _bad_cells(good: Arguments, name: str, columns: int) -> tuple[ErrorCase, ...]:
     one = torch.zeros(3, columns)
-    cases = (
+    cases: tuple[tuple[str, object, str], ...] = (
         ("none", None, rf"{name} must be a list of tensors"),
         ("no-levels", [], r"1 to 8 levels are supported"),
         ("rank", [one, one[0]], rf"{name}\[1\] must be \[A, {columns}\]"),

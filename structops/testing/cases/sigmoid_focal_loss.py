@@ -269,7 +269,9 @@ def torchvision_loss(inputs, targets, alpha=0.25, gamma=2, reduction="none"):
     one_hot = (targets[..., None] == torch.arange(inputs.shape[-1])).to(inputs.dtype)
     loss = torchvision.ops.sigmoid_focal_loss(inputs, one_hot, alpha, gamma)
     loss = torch.where((targets != -2)[..., None], loss, 0)
-    return {"none": lambda x: x, "mean": torch.mean, "sum": torch.sum}[reduction](loss)
+    if reduction == "none":
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()
 
 
 SPECS = (

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -27,30 +27,15 @@ from torchvision.extension import _has_ops
 from torchvision.ops import poolers
 
 from structops import ops
-from structops._backend import OPS, current_backend, unusable
+from structops._backend import OPS
 from structops._checks import FLOATING
-from structops._libraries import loaded
+from structops.integrations._torchvision_devices import patched, problem, set_patched, usable
 from structops.integrations._torchvision_kernels import MAKERS, suppressible
 
 # Captured when this module is first imported, which is before the first patch.
 _torchvision_batched_nms = torchvision.ops.boxes.batched_nms
 _torchvision_multiscale_roi_align = poolers._multiscale_roi_align
 _roi_align_module: ModuleType = sys.modules["torchvision.ops.roi_align"]  # the attribute is the function of that name
-
-_devices: frozenset[str] = frozenset()  # the patched ones
-
-
-def _usable_devices() -> frozenset[str]:
-    """Where structops has fast kernels, or was told which backend to use."""
-
-    def worthwhile(device: str) -> bool:
-        if not torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::nms", device.upper()):
-            return False  # a torchvision that was not built for this device goes on refusing it
-        if current_backend() == "reference":
-            return True
-        return loaded("_C") and (unusable("native", device) is None or unusable("triton", device) is None)
-
-    return frozenset(device for device in ("cpu", "cuda") if worthwhile(device))
 
 
 def batched_nms(
@@ -81,7 +66,7 @@ def batched_nms(
 
 def _suppressible_by_class(boxes, scores, idxs, iou_threshold) -> bool:
     return (
-        boxes.device.type in _devices
+        patched(boxes.device)
         and suppressible(boxes, scores, iou_threshold)
         # Autocast makes both float32 before torchvision compares their types.
         and (boxes.dtype == scores.dtype or torch.is_autocast_enabled(boxes.device.type))
@@ -143,7 +128,7 @@ def _poolable_by_level(features, boxes, output_size, scales, mapper) -> bool:
     # torchvision's own levels, that is, of scales that are powers of two, one after the other
     levels = [round(-math.log2(scale)) if scale > 0 else None for scale in scales]
     return (
-        first.device.type in _devices
+        patched(first.device)
         and first.dtype in FLOATING
         and len(scales) == len(features)
         and [2.0**-k for k in levels if k is not None] == list(scales)
@@ -165,10 +150,18 @@ def _poolable_by_level(features, boxes, output_size, scales, mapper) -> bool:
     )
 
 
-_FUNCTIONS = (
+FUNCTIONS = (
     (_torchvision_batched_nms, batched_nms),
     (_torchvision_multiscale_roi_align, _multiscale_roi_align),
 )
+
+#: More files of replacements, each with a tuple ``FUNCTIONS`` of pairs (torchvision's function, ours of the same name).
+_MODULES: tuple[ModuleType, ...] = ()
+
+
+def functions() -> tuple[tuple[Callable[..., Any], Callable[..., Any]], ...]:
+    """(torchvision's function, the one that takes its place) of this file and of all others."""
+    return sum((module.FUNCTIONS for module in _MODULES), FUNCTIONS)
 
 
 def _deterministic_roi_align(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -178,38 +171,40 @@ def _deterministic_roi_align(original: Callable[..., torch.Tensor]) -> Callable[
     """
 
     def _roi_align(input, rois, *options):
-        if input.device.type not in _devices:
+        if not patched(input.device):
             return original(input, rois, *options)
         return torch.ops.torchvision.roi_align(input, rois, *options)
 
     return _roi_align
 
 
-def _rebind(name: str, old: Any, new: Any) -> None:
-    """Point every module-level name that is ``old`` to ``new``: any in torchvision, only ``name`` elsewhere."""
+def _rebind(pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Point module-level names from each pair's first to its second: any in torchvision, its own name elsewhere."""
+    by_id = {id(old): (old.__name__, new) for old, new in pairs}
     for module_name, module in list(sys.modules.items()):
-        names = getattr(module, "__dict__", None)
-        if not isinstance(names, dict):
+        bound = getattr(module, "__dict__", None)
+        if not isinstance(bound, dict) or module_name.startswith("structops.integrations"):
             continue
         if module_name == "torchvision" or module_name.startswith("torchvision."):
-            for key in [key for key, value in list(names.items()) if value is old]:
-                names[key] = new
-        elif module_name != __name__ and names.get(name) is old:
-            names[name] = new
+            for key, value in list(bound.items()):
+                if id(value) in by_id:
+                    bound[key] = by_id[id(value)][1]
+        else:
+            for old, (name, new) in by_id.items():
+                if id(bound.get(name)) == old:
+                    bound[name] = new
 
 
 def install() -> Callable[[], None]:
-    global _devices
     if not _has_ops():
         raise ImportError(
             "structops.patch: torchvision's compiled ops are not loaded; "
             f"torchvision {torchvision.__version__} probably does not match torch {torch.__version__}"
         )
-    devices = _usable_devices()
+    devices = usable()
     if not devices:
         warnings.warn(
-            f"structops.patch: torchvision stays as it is, structops has no fast kernels here: "
-            f"{unusable('native', 'cpu')}",
+            f"structops.patch: torchvision stays as it is, structops has no fast kernels here: {problem()}",
             RuntimeWarning,
             stacklevel=5,
         )
@@ -218,20 +213,17 @@ def install() -> Callable[[], None]:
         for op, make in MAKERS.items():
             original = torch.library.get_kernel(f"torchvision::{op}", device.upper())
             library.impl(op, make(original), device.upper(), with_keyset=True, allow_override=True)
-    _devices = devices
+    set_patched(devices)
     deterministic = _roi_align_module._roi_align
     replacement = _deterministic_roi_align(deterministic)
     _roi_align_module._roi_align = replacement  # type: ignore[attr-defined]
     if devices:
-        for original, mine in _FUNCTIONS:
-            _rebind(mine.__name__, original, mine)
+        _rebind(functions())
 
     def restore() -> None:
-        global _devices
-        for original, mine in _FUNCTIONS:
-            _rebind(mine.__name__, mine, original)
+        _rebind((mine, original) for original, mine in functions())
         _roi_align_module._roi_align = deterministic  # type: ignore[attr-defined]
         library._destroy()
-        _devices = frozenset()
+        set_patched(frozenset())
 
     return restore

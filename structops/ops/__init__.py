@@ -3,6 +3,7 @@
 from structops.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from structops.ops.box_iou_rotated import box_iou_rotated
 from structops.ops.match_boxes import match_boxes
+from structops.ops.anchors import default_boxes, generate_anchors, yolo_grid
 from structops.ops.multiscale_roi_align import multiscale_roi_align
 from structops.ops.nms import batched_nms, nms
 from structops.ops.nms_1d import nms_1d
@@ -29,6 +30,12 @@ from structops.ops.sample_matches import sample_matches
 __all__ = [
     "batched_nms",
     "match_boxes",
+from structops.ops.sigmoid_focal_loss import sigmoid_focal_loss
+
+__all__ = [
+    "batched_nms",
+    "default_boxes",
+    "generate_anchors",
     "multiscale_roi_align",
     "nms",
     "nms_1d",
@@ -42,4 +49,6 @@ __all__ = [
     "roi_pool",
     "soft_nms",
     "sample_matches",
+    "sigmoid_focal_loss",
+    "yolo_grid",
 ]

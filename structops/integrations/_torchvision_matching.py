@@ -6,8 +6,7 @@ values and types. Whatever they do not take, they hand over to torchvision's own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from types import FunctionType
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -20,11 +19,9 @@ from torchvision.ops import boxes as box_ops
 
 from structops import ops
 from structops.integrations._torchvision_devices import patched
+from structops.integrations._torchvision_methods import Method
 
 _torchvision_box_iou = box_ops.box_iou  # captured before the first patch
-
-# Under this prefix TorchScript finds torchvision's own method as it compiles ours: a scripted model is torchvision's.
-_ORIGINAL = "_torchvision_"
 
 
 def _matchable(matcher: Any, gt: Sequence[Tensor], anchors: Sequence[Tensor]) -> bool:
@@ -105,30 +102,8 @@ def compute_loss(
         return self.head.compute_loss(targets, head_outputs, anchors, matches)
 
 
-#: class, torchvision's method, ours of the same name
-METHODS: tuple[tuple[type, Callable[..., Any], Callable[..., Any]], ...] = (
+METHODS: tuple[Method, ...] = (
     (RegionProposalNetwork, RegionProposalNetwork.assign_targets_to_anchors, assign_targets_to_anchors),
     (RoIHeads, RoIHeads.assign_targets_to_proposals, assign_targets_to_proposals),
     (RetinaNet, RetinaNet.compute_loss, compute_loss),
 )
-
-
-def _renamed(function: Any, name: str) -> Callable[..., Any]:
-    """The same function; TorchScript goes by its own name, and refuses two methods of one."""
-    renamed = FunctionType(function.__code__, function.__globals__, name, function.__defaults__, function.__closure__)
-    renamed.__annotations__ = function.__annotations__
-    return renamed
-
-
-def install() -> None:
-    for owner, original, mine in METHODS:
-        name = _ORIGINAL + mine.__name__
-        setattr(owner, name, _renamed(original, name))
-        setattr(owner, mine.__name__, mine)
-
-
-def restore() -> None:
-    for owner, original, mine in METHODS:
-        if owner.__dict__.get(mine.__name__) is mine:
-            setattr(owner, mine.__name__, original)
-            delattr(owner, _ORIGINAL + mine.__name__)

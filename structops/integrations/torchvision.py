@@ -1,4 +1,4 @@
-"""torchvision: its RoI pooling in all forms, NMS and batched NMS, and the matching of ground truths in training.
+"""torchvision: its RoI pooling, its NMS, the matching of ground truths, and what its detectors make of their heads.
 
 Contract: what torchvision accepts gives torchvision's types, dtypes and strides; what it refuses, it still refuses
 itself, in its own words. Two things only are added: bfloat16 (and half precision NMS and rotated IoU), which
@@ -31,7 +31,7 @@ from torchvision.ops import poolers
 from structops import ops
 from structops._backend import OPS
 from structops._checks import FLOATING
-from structops.integrations import _torchvision_matching
+from structops.integrations import _torchvision_detections, _torchvision_matching, _torchvision_methods
 from structops.integrations._torchvision_devices import patched, problem, set_patched, usable
 from structops.integrations._torchvision_kernels import MAKERS, suppressible
 from structops.ops._boxes import MAX_POOLED
@@ -163,6 +163,15 @@ FUNCTIONS = (
 _MODULES: tuple[ModuleType, ...] = ()
 
 
+#: Files of replaced methods, each with a tuple ``METHODS`` as ``_torchvision_methods.py`` has it.
+_METHOD_MODULES: tuple[ModuleType, ...] = (_torchvision_detections, _torchvision_matching)
+
+
+def methods() -> tuple[_torchvision_methods.Method, ...]:
+    """Those of all files."""
+    return sum((module.METHODS for module in _METHOD_MODULES), ())
+
+
 def functions() -> tuple[tuple[Callable[..., Any], Callable[..., Any]], ...]:
     """(torchvision's function, the one that takes its place) of this file and of all others."""
     return sum((module.FUNCTIONS for module in _MODULES), FUNCTIONS)
@@ -225,10 +234,10 @@ def install() -> Callable[[], None]:
     _roi_align_module._roi_align = replacement  # type: ignore[attr-defined]
     if devices:
         _rebind(functions())
-        _torchvision_matching.install()
+        _torchvision_methods.replace(methods())
 
     def restore() -> None:
-        _torchvision_matching.restore()
+        _torchvision_methods.restore(methods())
         _rebind((mine, original) for original, mine in functions())
         _roi_align_module._roi_align = deterministic  # type: ignore[attr-defined]
         library._destroy()

@@ -15,6 +15,7 @@ from structops.ops.roi_align import roi_align
 from structops.ops.roi_align_1d import roi_align_1d
 from structops.ops.roi_align_rotated import roi_align_rotated
 from structops.ops.roi_pool import roi_pool
+from structops.ops.select_detections import select_detections
 from structops.ops.soft_nms import soft_nms
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "roi_align_1d",
     "roi_align_rotated",
     "roi_pool",
+    "select_detections",
     "soft_nms",
     "sample_matches",
     "sigmoid_focal_loss",

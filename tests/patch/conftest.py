@@ -12,10 +12,10 @@ import structops
 from structops._backend import Op
 from structops.integrations import torchvision as integration
 from structops.integrations._torchvision_kernels import MAKERS
-from structops.integrations._torchvision_matching import METHODS
 
 OPS_PATCHED = tuple(MAKERS)
 PAIRS = integration.functions()  # (torchvision's function, ours)
+METHODS = integration.methods()  # (class, torchvision's method, ours)
 torchvision_batched_nms = torchvision.ops.boxes.batched_nms
 
 
@@ -30,7 +30,7 @@ def _unpatched():
 
 
 def state() -> tuple[list[str], list[str], list[dict[str, object]], object]:
-    """Everything the patch touches: dispatcher tables, names bound to functions, methods, the deterministic path."""
+    """What the patch touches: the dispatcher's tables, names bound to functions, methods, the deterministic path."""
     tables = [torch._C._dispatch_dump(f"torchvision::{op}") for op in OPS_PATCHED]
     bindings = sorted(
         f"{name}.{key}"
@@ -52,8 +52,9 @@ def is_patched() -> bool:
         assert bound in (theirs, ours)
         found.add(bound is ours)
     for owner, theirs, ours in METHODS:
-        assert getattr(owner, ours.__name__) in (theirs, ours)
-        found.add(getattr(owner, ours.__name__) is ours)
+        bound = vars(owner)[ours.__name__]
+        assert bound in (theirs, ours)
+        found.add(bound is ours)
     assert len(found) == 1, "half patched"
     return found.pop()
 

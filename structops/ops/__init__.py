@@ -1,5 +1,6 @@
 """The ops, as functions. Each runs on the backend that :func:`structops.backend` or the device chooses."""
 
+from structops.ops.matrix_nms import matrix_nms
 from structops.ops.multiscale_roi_align import multiscale_roi_align
 from structops.ops.nms import batched_nms, nms
 from structops.ops.nms_1d import nms_1d
@@ -14,6 +15,7 @@ from structops.ops.soft_nms import soft_nms
 
 __all__ = [
     "batched_nms",
+    "matrix_nms",
     "multiscale_roi_align",
     "nms",
     "nms_1d",

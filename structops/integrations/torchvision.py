@@ -1,4 +1,4 @@
-"""torchvision: its RoI pooling in all forms, NMS and batched NMS.
+"""torchvision: its RoI pooling in all forms, NMS and batched NMS, the sigmoid focal loss, anchors and default boxes.
 
 Contract: what torchvision accepts gives torchvision's types, dtypes and strides; what it refuses, it still refuses
 itself, in its own words. Two things only are added: bfloat16 (and half precision NMS on CPU), which torchvision
@@ -29,6 +29,8 @@ from torchvision.ops import poolers
 from structops import ops
 from structops._backend import OPS
 from structops._checks import FLOATING
+from structops.integrations import _torchvision_losses
+from structops.integrations._torchvision_anchors import METHODS
 from structops.integrations._torchvision_devices import patched, problem, set_patched, usable
 from structops.integrations._torchvision_kernels import MAKERS, suppressible
 
@@ -156,7 +158,7 @@ FUNCTIONS = (
 )
 
 #: More files of replacements, each with a tuple ``FUNCTIONS`` of pairs (torchvision's function, ours of the same name).
-_MODULES: tuple[ModuleType, ...] = ()
+_MODULES: tuple[ModuleType, ...] = (_torchvision_losses,)
 
 
 def functions() -> tuple[tuple[Callable[..., Any], Callable[..., Any]], ...]:
@@ -195,6 +197,18 @@ def _rebind(pairs: Iterable[tuple[Any, Any]]) -> None:
                     bound[name] = new
 
 
+def _replace_methods() -> Callable[[], None]:
+    originals = [(owner, name, vars(owner)[name]) for owner, name, _ in METHODS]
+    for owner, name, mine in METHODS:
+        setattr(owner, name, mine)
+
+    def restore() -> None:
+        for owner, name, original in originals:
+            setattr(owner, name, original)
+
+    return restore
+
+
 def install() -> Callable[[], None]:
     if not _has_ops():
         raise ImportError(
@@ -217,10 +231,14 @@ def install() -> Callable[[], None]:
     deterministic = _roi_align_module._roi_align
     replacement = _deterministic_roi_align(deterministic)
     _roi_align_module._roi_align = replacement  # type: ignore[attr-defined]
+    restore_methods = None
     if devices:
         _rebind(functions())
+        restore_methods = _replace_methods()
 
     def restore() -> None:
+        if restore_methods is not None:
+            restore_methods()
         _rebind((mine, original) for original, mine in functions())
         _roi_align_module._roi_align = deterministic  # type: ignore[attr-defined]
         library._destroy()

@@ -11,6 +11,7 @@ import torchvision
 import structops
 from structops._backend import Op
 from structops.integrations import torchvision as integration
+from structops.integrations._torchvision_anchors import METHODS
 from structops.integrations._torchvision_kernels import MAKERS
 
 OPS_PATCHED = tuple(MAKERS)
@@ -28,8 +29,8 @@ def _unpatched():
     assert state() == before
 
 
-def state() -> tuple[list[str], list[str], object]:
-    """Everything the patch touches: the dispatcher's tables, names bound to functions, the deterministic path."""
+def state() -> tuple[list[str], list[str], object, list[object]]:
+    """All that the patch touches: the dispatcher's tables, bound names, the deterministic path, methods."""
     tables = [torch._C._dispatch_dump(f"torchvision::{op}") for op in OPS_PATCHED]
     bindings = sorted(
         f"{name}.{key}"
@@ -38,7 +39,8 @@ def state() -> tuple[list[str], list[str], object]:
         for key, value in list(vars(module).items())
         if any(value is theirs for theirs, _ in PAIRS)
     )
-    return tables, bindings, sys.modules["torchvision.ops.roi_align"]._roi_align
+    methods = [vars(owner)[name] for owner, name, _ in METHODS]
+    return tables, bindings, sys.modules["torchvision.ops.roi_align"]._roi_align, methods
 
 
 def is_patched() -> bool:
@@ -49,6 +51,7 @@ def is_patched() -> bool:
         bound = getattr(sys.modules[theirs.__module__], theirs.__name__)
         assert bound in (theirs, ours)
         found.add(bound is ours)
+    found |= {vars(owner)[name] is ours for owner, name, ours in METHODS}
     assert len(found) == 1, "half patched"
     return found.pop()
 

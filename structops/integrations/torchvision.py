@@ -1,14 +1,16 @@
-"""torchvision: its RoI pooling in all forms, NMS and batched NMS.
+"""torchvision: its RoI pooling, its NMS, the matching of ground truths, and what its detectors make of their heads.
 
 Contract: what torchvision accepts gives torchvision's types, dtypes and strides; what it refuses, it still refuses
-itself, in its own words. Two things only are added: bfloat16 (and half precision NMS on CPU), which torchvision
-lacks, and an error instead of a stray read for a batch index out of range.
+itself, in its own words. Two things only are added: bfloat16 (and half precision NMS and rotated IoU), which
+torchvision lacks, and an error instead of a stray read for a batch index out of range.
 
-Three results are knowingly not torchvision's. RoI Pool's and position-sensitive RoI Pool's bins are exact: torchvision
+Some results are knowingly not torchvision's. RoI Pool's and position-sensitive RoI Pool's bins are exact: torchvision
 computes ``7 * (length / 7)`` in floating point, which for some lengths (57 pixels in float32, 29 in float64) is more
 than the length, and takes a pixel from outside the box. Position-sensitive RoI Pool passes no gradient to the map's
 last row and column, which neither library's forward reads. A box of area zero gives 0 and not NaN in adaptive
-position-sensitive RoI Align.
+position-sensitive RoI Align. IoUs of rotated boxes are exact: torchvision's are off by up to 0.4 for nearly parallel
+boxes, and 1 for a box a thousand pixels away that is small enough. An IoU that is no
+number (a ground truth with a NaN coordinate) matches nothing.
 """
 
 from __future__ import annotations
@@ -29,8 +31,10 @@ from torchvision.ops import poolers
 from structops import ops
 from structops._backend import OPS
 from structops._checks import FLOATING
+from structops.integrations import _torchvision_detections, _torchvision_matching, _torchvision_methods
 from structops.integrations._torchvision_devices import patched, problem, set_patched, usable
 from structops.integrations._torchvision_kernels import MAKERS, suppressible
+from structops.ops._boxes import MAX_POOLED
 
 # Captured when this module is first imported, which is before the first patch.
 _torchvision_batched_nms = torchvision.ops.boxes.batched_nms
@@ -135,7 +139,7 @@ def _poolable_by_level(features, boxes, output_size, scales, mapper) -> bool:
         and levels == list(range(mapper.k_min, mapper.k_max + 1))
         and mapper.eps == 1e-6
         and mapper.s0 > 0
-        and all(n > 0 for n in output_size)
+        and all(0 < n <= MAX_POOLED for n in output_size)
         and all(f.dim() == 4 and f.dtype == first.dtype and f.device == first.device for f in features)
         and len({f.shape[:2] for f in features}) == 1
         and len(boxes) > 0
@@ -157,6 +161,15 @@ FUNCTIONS = (
 
 #: More files of replacements, each with a tuple ``FUNCTIONS`` of pairs (torchvision's function, ours of the same name).
 _MODULES: tuple[ModuleType, ...] = ()
+
+
+#: Files of replaced methods, each with a tuple ``METHODS`` as ``_torchvision_methods.py`` has it.
+_METHOD_MODULES: tuple[ModuleType, ...] = (_torchvision_detections, _torchvision_matching)
+
+
+def methods() -> tuple[_torchvision_methods.Method, ...]:
+    """Those of all files."""
+    return sum((module.METHODS for module in _METHOD_MODULES), ())
 
 
 def functions() -> tuple[tuple[Callable[..., Any], Callable[..., Any]], ...]:
@@ -211,6 +224,8 @@ def install() -> Callable[[], None]:
     library = torch.library.Library("torchvision", "IMPL")
     for device in sorted(devices):
         for op, make in MAKERS.items():
+            if not hasattr(torch.ops.torchvision, op):  # older than the op
+                continue
             original = torch.library.get_kernel(f"torchvision::{op}", device.upper())
             library.impl(op, make(original), device.upper(), with_keyset=True, allow_override=True)
     set_patched(devices)
@@ -219,8 +234,10 @@ def install() -> Callable[[], None]:
     _roi_align_module._roi_align = replacement  # type: ignore[attr-defined]
     if devices:
         _rebind(functions())
+        _torchvision_methods.replace(methods())
 
     def restore() -> None:
+        _torchvision_methods.restore(methods())
         _rebind((mine, original) for original, mine in functions())
         _roi_align_module._roi_align = deterministic  # type: ignore[attr-defined]
         library._destroy()

@@ -15,6 +15,7 @@ from structops.integrations._torchvision_kernels import MAKERS
 
 OPS_PATCHED = tuple(MAKERS)
 PAIRS = integration.functions()  # (torchvision's function, ours)
+METHODS = integration.methods()  # (class, torchvision's method, ours)
 torchvision_batched_nms = torchvision.ops.boxes.batched_nms
 
 
@@ -28,8 +29,8 @@ def _unpatched():
     assert state() == before
 
 
-def state() -> tuple[list[str], list[str], object]:
-    """Everything the patch touches: the dispatcher's tables, names bound to functions, the deterministic path."""
+def state() -> tuple[list[str], list[str], list[dict[str, object]], object]:
+    """What the patch touches: the dispatcher's tables, names bound to functions, methods, the deterministic path."""
     tables = [torch._C._dispatch_dump(f"torchvision::{op}") for op in OPS_PATCHED]
     bindings = sorted(
         f"{name}.{key}"
@@ -38,7 +39,8 @@ def state() -> tuple[list[str], list[str], object]:
         for key, value in list(vars(module).items())
         if any(value is theirs for theirs, _ in PAIRS)
     )
-    return tables, bindings, sys.modules["torchvision.ops.roi_align"]._roi_align
+    methods = [dict(vars(owner)) for owner, _, _ in METHODS]
+    return tables, bindings, methods, sys.modules["torchvision.ops.roi_align"]._roi_align
 
 
 def is_patched() -> bool:
@@ -47,6 +49,10 @@ def is_patched() -> bool:
     found.add(torchvision.ops.batched_nms is integration.batched_nms)
     for theirs, ours in PAIRS:
         bound = getattr(sys.modules[theirs.__module__], theirs.__name__)
+        assert bound in (theirs, ours)
+        found.add(bound is ours)
+    for owner, theirs, ours in METHODS:
+        bound = vars(owner)[ours.__name__]
         assert bound in (theirs, ours)
         found.add(bound is ours)
     assert len(found) == 1, "half patched"

@@ -206,11 +206,12 @@ def _setup_context_backward(ctx, inputs, output) -> None:
 
 def _double_backward(ops, ctx, *grads):
     # The derivative of the definition's backward, which is written in torch's own operations: rare enough.
+    create_graph = torch.is_grad_enabled()
     with torch.enable_grad():
         inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
         grad, boxes1, boxes2 = inputs
         outputs = definition.box_iou_backward(grad, boxes1, boxes2, *ctx.options)
-        found = torch.autograd.grad(outputs, inputs, grads, create_graph=torch.is_grad_enabled(), allow_unused=True)
+        found = torch.autograd.grad(outputs, inputs, grads, create_graph=create_graph, allow_unused=True)
     return *found, None, None, None, None
 
 

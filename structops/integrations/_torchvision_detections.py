@@ -25,7 +25,7 @@ from structops.ops.select_detections import MAX_LEVELS, MAX_TOPK
 Detection = dict[str, Tensor]
 
 
-def _takes(model: Any, coder: type, tensors: Sequence[Any], image_shapes: Sequence[Any]) -> bool:
+def _takes(model: Any, coder: Any, tensors: Sequence[Any], image_shapes: Sequence[Any]) -> bool:
     """Whether structops gives what torchvision would."""
     first = tensors[0]
     return (

@@ -78,7 +78,7 @@ def check_classes(op: str, idxs, boxes, each: str = "box") -> None:
         lambda: f"{op}: idxs must have one entry a {each}, got {idxs.shape[0]} for {boxes.shape[0]}",
     )
     _checks.integer(op, "idxs", idxs)
-    _checks.same_device(op, "idxs", idxs, "boxes" if each == "box" else "segments", boxes)
+    _checks.same_device(op, "idxs", idxs, {"box": "boxes"}.get(each, f"{each}s"), boxes)
 
 
 def _check_batched(boxes, scores, idxs, iou_threshold) -> None:

@@ -328,6 +328,7 @@ ERRORS = (
     ErrorCase("boxes-list-width", _refused(boxes=[torch.zeros(1, 5)]), r"boxes\[0\] must be \[L, 4\]"),
     ErrorCase("index-too-large", _refused(boxes=torch.tensor([[2.0, 1, 1, 5, 5]])), r"batch index 2", "cpu"),
     ErrorCase("output-size-zero", _refused(output_size=(0, 7)), r"output_size must be positive"),
+    ErrorCase("output-size-overflow", _refused(output_size=(2**32, 2**32)), r"output_size must be at most"),
     ErrorCase("scales-few", _refused(scales=[1.0]), r"scales must be one number for each map, got 1 for 2"),
     ErrorCase("scales-zero", _refused(scales=[1.0, 0.0]), r"scales\[1\] must be positive and finite"),
     ErrorCase("scales-nan", _refused(scales=[NAN, 0.5]), r"scales\[0\] must be positive and finite"),

@@ -17,8 +17,7 @@ class Leaves {
   Leaves(const RotatedBoxes& boxes, int64_t first, int64_t n, double threshold)
       : size_(n),
         leaves_((n + W - 1) / W),
-        // A hundred-thousandth for all roundings.
-        share_(static_cast<float>(std::sqrt(std::min(threshold, 1.0)) * (1 - 1e-5))),
+        share_(rotated_share(threshold)),
         box_(std::make_unique_for_overwrite<uint32_t[]>(n)),
         slot_(std::make_unique_for_overwrite<uint32_t[]>(n)),
         undecided_(std::make_unique_for_overwrite<uint32_t[]>(leaves_)),
@@ -31,9 +30,7 @@ class Leaves {
     for (int64_t s = 0; s < leaves_ * W; ++s) {
       const int64_t i = s < n ? first + box_[s] : -1;
       for (int c = 0; c < 4; ++c) bounds_.column(c)[s] = i < 0 ? NAN : given.at[c][i];
-      // Square roots, which float32 holds. Of what it does not hold: NaN, which excludes nothing.
-      const double side = i < 0 ? NAN : std::sqrt(boxes[i].area);
-      sides_[s] = side > 1e-30 && side < 1e30 ? static_cast<float>(side) : NAN;
+      sides_[s] = i < 0 ? NAN : rotated_side(boxes[i].area);
     }
     for (int64_t l = 0; l < leaves_; ++l) {
       undecided_[l] = full(n - l * W);
@@ -71,7 +68,6 @@ class Leaves {
         const int64_t leaf = group * W + std::countr_zero(some);
         uint32_t mask = undecided_[leaf] & reach.meets(bounds_.columns(), leaf * W);
         if (mask == 0) continue;
-        // An IoU is at most the smaller area over the larger.
         const Vec<float> sides = load(sides_.get() + leaf * W);
         mask &= ~(bits(less_equal(sides, share * side)) | bits(less_equal(side, share * sides)));
         for (; mask != 0; mask &= mask - 1) *end++ = box_[leaf * W + std::countr_zero(mask)];

@@ -1,4 +1,4 @@
-// Marks what CPU and GPU code share: the qualifiers under a CUDA compiler (or the emulator), plain inline elsewhere.
+// Functions that the CPU and the GPU both run.
 #pragma once
 
 #if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_ON_CPU)

@@ -165,9 +165,9 @@ class Candidates {
 constexpr int64_t kTreeMinimum = 320;
 
 // order [n]: the boxes of one class by falling score, as indices of boxes [.., 4]. Sets kept[box] = 0
-// for those suppressed.
+// for those suppressed, as far as the one that makes `enough` kept.
 template <class T>
-void suppress(const T* boxes, const uint32_t* order, int64_t n, T limit, uint8_t* kept) {
+void suppress(const T* boxes, const uint32_t* order, int64_t n, T limit, int64_t enough, uint8_t* kept) {
   // Only boxes of positive, finite area take part. Any other meets all boxes with an intersection of 0,
   // or a union that is infinite or NaN, and an IoU of 0 or NaN exceeds nothing.
   auto items = std::make_unique_for_overwrite<Indexed<uint32_t>[]>(2 * n);
@@ -186,6 +186,10 @@ void suppress(const T* boxes, const uint32_t* order, int64_t n, T limit, uint8_t
   auto place = std::make_unique_for_overwrite<uint32_t[]>(n);
   std::fill_n(place.get(), n, ~0u);
   for (int64_t i = 0; i < m; ++i) place[sorted[i].index] = i;
-  for (int64_t i = 0; i < n; ++i)
-    if (place[i] != ~0u && !candidates.keep(place[i])) kept[order[i]] = 0;
+  for (int64_t i = 0; i < n && enough > 0; ++i) {
+    if (place[i] == ~0u || candidates.keep(place[i]))
+      --enough;
+    else
+      kept[order[i]] = 0;
+  }
 }

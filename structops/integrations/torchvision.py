@@ -1,15 +1,16 @@
-"""torchvision: its RoI pooling in all forms, NMS and batched NMS.
+"""torchvision: its RoI pooling, its NMS, the matching of ground truths, and what its detectors make of their heads.
 
 Contract: what torchvision accepts gives torchvision's types, dtypes and strides; what it refuses, it still refuses
 itself, in its own words. Two things only are added: bfloat16 (and half precision NMS and rotated IoU), which
 torchvision lacks, and an error instead of a stray read for a batch index out of range.
 
-Four results are knowingly not torchvision's. RoI Pool's and position-sensitive RoI Pool's bins are exact: torchvision
+Some results are knowingly not torchvision's. RoI Pool's and position-sensitive RoI Pool's bins are exact: torchvision
 computes ``7 * (length / 7)`` in floating point, which for some lengths (57 pixels in float32, 29 in float64) is more
 than the length, and takes a pixel from outside the box. Position-sensitive RoI Pool passes no gradient to the map's
 last row and column, which neither library's forward reads. A box of area zero gives 0 and not NaN in adaptive
 position-sensitive RoI Align. IoUs of rotated boxes are exact: torchvision's are off by up to 0.4 for nearly parallel
-boxes, and 1 for a box a thousand pixels away that is small enough.
+boxes, and 1 for a box a thousand pixels away that is small enough. An IoU that is no
+number (a ground truth with a NaN coordinate) matches nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -28,9 +29,10 @@ from torchvision.extension import _has_ops
 from torchvision.ops import poolers
 
 from structops import ops
-from structops._backend import OPS, current_backend, unusable
+from structops._backend import OPS
 from structops._checks import FLOATING
-from structops._libraries import loaded
+from structops.integrations import _torchvision_detections, _torchvision_matching, _torchvision_methods
+from structops.integrations._torchvision_devices import patched, problem, set_patched, usable
 from structops.integrations._torchvision_kernels import MAKERS, suppressible
 from structops.ops._boxes import MAX_POOLED
 
@@ -38,21 +40,6 @@ from structops.ops._boxes import MAX_POOLED
 _torchvision_batched_nms = torchvision.ops.boxes.batched_nms
 _torchvision_multiscale_roi_align = poolers._multiscale_roi_align
 _roi_align_module: ModuleType = sys.modules["torchvision.ops.roi_align"]  # the attribute is the function of that name
-
-_devices: frozenset[str] = frozenset()  # the patched ones
-
-
-def _usable_devices() -> frozenset[str]:
-    """Where structops has fast kernels, or was told which backend to use."""
-
-    def worthwhile(device: str) -> bool:
-        if not torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::nms", device.upper()):
-            return False  # a torchvision that was not built for this device goes on refusing it
-        if current_backend() == "reference":
-            return True
-        return loaded("_C") and (unusable("native", device) is None or unusable("triton", device) is None)
-
-    return frozenset(device for device in ("cpu", "cuda") if worthwhile(device))
 
 
 def batched_nms(
@@ -83,7 +70,7 @@ def batched_nms(
 
 def _suppressible_by_class(boxes, scores, idxs, iou_threshold) -> bool:
     return (
-        boxes.device.type in _devices
+        patched(boxes.device)
         and suppressible(boxes, scores, iou_threshold)
         # Autocast makes both float32 before torchvision compares their types.
         and (boxes.dtype == scores.dtype or torch.is_autocast_enabled(boxes.device.type))
@@ -145,7 +132,7 @@ def _poolable_by_level(features, boxes, output_size, scales, mapper) -> bool:
     # torchvision's own levels, that is, of scales that are powers of two, one after the other
     levels = [round(-math.log2(scale)) if scale > 0 else None for scale in scales]
     return (
-        first.device.type in _devices
+        patched(first.device)
         and first.dtype in FLOATING
         and len(scales) == len(features)
         and [2.0**-k for k in levels if k is not None] == list(scales)
@@ -167,10 +154,27 @@ def _poolable_by_level(features, boxes, output_size, scales, mapper) -> bool:
     )
 
 
-_FUNCTIONS = (
+FUNCTIONS = (
     (_torchvision_batched_nms, batched_nms),
     (_torchvision_multiscale_roi_align, _multiscale_roi_align),
 )
+
+#: More files of replacements, each with a tuple ``FUNCTIONS`` of pairs (torchvision's function, ours of the same name).
+_MODULES: tuple[ModuleType, ...] = ()
+
+
+#: Files of replaced methods, each with a tuple ``METHODS`` as ``_torchvision_methods.py`` has it.
+_METHOD_MODULES: tuple[ModuleType, ...] = (_torchvision_detections, _torchvision_matching)
+
+
+def methods() -> tuple[_torchvision_methods.Method, ...]:
+    """Those of all files."""
+    return sum((module.METHODS for module in _METHOD_MODULES), ())
+
+
+def functions() -> tuple[tuple[Callable[..., Any], Callable[..., Any]], ...]:
+    """(torchvision's function, the one that takes its place) of this file and of all others."""
+    return sum((module.FUNCTIONS for module in _MODULES), FUNCTIONS)
 
 
 def _deterministic_roi_align(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -180,38 +184,40 @@ def _deterministic_roi_align(original: Callable[..., torch.Tensor]) -> Callable[
     """
 
     def _roi_align(input, rois, *options):
-        if input.device.type not in _devices:
+        if not patched(input.device):
             return original(input, rois, *options)
         return torch.ops.torchvision.roi_align(input, rois, *options)
 
     return _roi_align
 
 
-def _rebind(name: str, old: Any, new: Any) -> None:
-    """Point every module-level name that is ``old`` to ``new``: any in torchvision, only ``name`` elsewhere."""
+def _rebind(pairs: Iterable[tuple[Any, Any]]) -> None:
+    """Point module-level names from each pair's first to its second: any in torchvision, its own name elsewhere."""
+    by_id = {id(old): (old.__name__, new) for old, new in pairs}
     for module_name, module in list(sys.modules.items()):
-        names = getattr(module, "__dict__", None)
-        if not isinstance(names, dict):
+        bound = getattr(module, "__dict__", None)
+        if not isinstance(bound, dict) or module_name.startswith("structops.integrations"):
             continue
         if module_name == "torchvision" or module_name.startswith("torchvision."):
-            for key in [key for key, value in list(names.items()) if value is old]:
-                names[key] = new
-        elif module_name != __name__ and names.get(name) is old:
-            names[name] = new
+            for key, value in list(bound.items()):
+                if id(value) in by_id:
+                    bound[key] = by_id[id(value)][1]
+        else:
+            for old, (name, new) in by_id.items():
+                if id(bound.get(name)) == old:
+                    bound[name] = new
 
 
 def install() -> Callable[[], None]:
-    global _devices
     if not _has_ops():
         raise ImportError(
             "structops.patch: torchvision's compiled ops are not loaded; "
             f"torchvision {torchvision.__version__} probably does not match torch {torch.__version__}"
         )
-    devices = _usable_devices()
+    devices = usable()
     if not devices:
         warnings.warn(
-            f"structops.patch: torchvision stays as it is, structops has no fast kernels here: "
-            f"{unusable('native', 'cpu')}",
+            f"structops.patch: torchvision stays as it is, structops has no fast kernels here: {problem()}",
             RuntimeWarning,
             stacklevel=5,
         )
@@ -222,20 +228,19 @@ def install() -> Callable[[], None]:
                 continue
             original = torch.library.get_kernel(f"torchvision::{op}", device.upper())
             library.impl(op, make(original), device.upper(), with_keyset=True, allow_override=True)
-    _devices = devices
+    set_patched(devices)
     deterministic = _roi_align_module._roi_align
     replacement = _deterministic_roi_align(deterministic)
     _roi_align_module._roi_align = replacement  # type: ignore[attr-defined]
     if devices:
-        for original, mine in _FUNCTIONS:
-            _rebind(mine.__name__, original, mine)
+        _rebind(functions())
+        _torchvision_methods.replace(methods())
 
     def restore() -> None:
-        global _devices
-        for original, mine in _FUNCTIONS:
-            _rebind(mine.__name__, mine, original)
+        _torchvision_methods.restore(methods())
+        _rebind((mine, original) for original, mine in functions())
         _roi_align_module._roi_align = deterministic  # type: ignore[attr-defined]
         library._destroy()
-        _devices = frozenset()
+        set_patched(frozenset())
 
     return restore

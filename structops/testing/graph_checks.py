@@ -58,7 +58,9 @@ def check_gradcheck(spec: OpSpec, case: Case, target: Target) -> None:
 def check_gradgradcheck(spec: OpSpec, case: Case, target: Target) -> None:
     """The double backward is the derivative of the backward."""
     function, inputs = _differentiable_call(spec, case, target)
-    torch.autograd.gradgradcheck(function, inputs, fast_mode=interpreted(target.backend, target.device))
+    slow = interpreted(target.backend, target.device)
+    # Gradients that are not there are the formula's affair, which all backends share.
+    torch.autograd.gradgradcheck(function, inputs, fast_mode=slow, check_undefined_grad=not slow)
 
 
 class Recorder(TorchDispatchMode):
@@ -124,7 +126,8 @@ def _compiled(spec: OpSpec, case: Case, target: Target, options: Arguments) -> N
 @check
 def check_compile(spec: OpSpec, case: Case, target: Target) -> None:
     """``torch.compile(fullgraph=True)``, forward and backward, static and dynamic shapes, is bitwise the eager op."""
-    _compiled(spec, case, target, {})
+    if not interpreted(target.backend, target.device):  # the graph is every backend's: one way of compiling it will do
+        _compiled(spec, case, target, {})
     _compiled(spec, case, target, {"dynamic": True, "backend": "aot_eager"})
 
 

@@ -1,0 +1,60 @@
+// From a detector head's outputs to detections: parameters, and the arithmetic that CPU and GPU share.
+#pragma once
+#include <cstdint>
+
+#include "common/box_coding.h"
+
+namespace structops {
+
+// What the choice of the best on a GPU has room for.
+constexpr int64_t kMaxDetectionLevels = 8, kMaxDetectionTopK = 2048;
+
+// Data are [B, R, ...]: B images of R rows (proposals or anchors), C classes.
+struct DetectionParams {
+  int64_t images, rows, classes;
+  int64_t background;  // class that is no detection; -1: none
+  bool class_boxes;    // deltas [B, R, C, 4], else [B, R, 4]
+  bool shared;         // proposals [R, 4], else [B, R, 4]
+  bool distances;      // deltas are distances from the centre to the sides, in units of the proposal's size
+  double weight_x, weight_y, weight_width, weight_height;  // that other deltas are divided by
+  double clip;                                             // of the logarithms of sizes
+  double score_threshold, iou_threshold;
+  double min_size;     // NaN: none
+  int64_t detections;  // D
+};
+
+// The deltas of a row and class among [B * R, C or 1, 4].
+STRUCTOPS_BOX_FUNCTION int64_t delta_index(const DetectionParams& p, int64_t row, int64_t label) {
+  return 4 * (p.class_boxes ? row * p.classes + label : row);
+}
+
+// As torch.clamp(max=...): NaN stays.
+template <class T>
+STRUCTOPS_BOX_FUNCTION T size_code(T delta, T weight, T clip) {
+  const T code = delta / weight;
+  return code > clip ? clip : code;
+}
+
+// The box of four deltas, clipped to its image [2] (height, width). ex, ey: the exponentials of its size codes, not
+// used with distances.
+template <class T>
+STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_clipped(const DetectionParams& p, const T* deltas, const BoxOf<T>& prior, T ex,
+                                               T ey, const T* image_size) {
+  BoxOf<T> box;
+  if (p.distances) {
+    const T width = prior.x2 - prior.x1, height = prior.y2 - prior.y1;
+    const T x = T(0.5) * (prior.x1 + prior.x2), y = T(0.5) * (prior.y1 + prior.y2);
+    box = {x - deltas[0] * width, y - deltas[1] * height, x + deltas[2] * width, y + deltas[3] * height};
+  } else {
+    box = decode_deltas(centre_size(prior), deltas[0] / T(p.weight_x), deltas[1] / T(p.weight_y), ex, ey);
+  }
+  return clip(box, image_size[0], image_size[1]);
+}
+
+template <class T>
+STRUCTOPS_BOX_FUNCTION bool large_enough(const DetectionParams& p, const BoxOf<T>& box) {
+  const T least = static_cast<T>(p.min_size);
+  return p.min_size != p.min_size || (box.x2 - box.x1 >= least && box.y2 - box.y1 >= least);
+}
+
+}  // namespace structops

@@ -25,28 +25,6 @@
 namespace structops::cpu {
 namespace {
 
-// The boxes of each class, one class after another.
-struct Classes {
-  std::unique_ptr<uint32_t[]> boxes;  // [N]
-  std::vector<int64_t> begin;         // of each class, and the end of the last
-  int64_t count() const { return static_cast<int64_t>(begin.size()) - 1; }
-};
-
-// idxs [N] class of each box, or null; within a class boxes stay in the order [n] given.
-Classes by_class(const int64_t* idxs, std::unique_ptr<uint32_t[]> order, int64_t n) {
-  if (idxs == nullptr) return {std::move(order), {0, n}};
-  auto items = std::make_unique_for_overwrite<Indexed<uint64_t>[]>(2 * n);
-  for (int64_t i = 0; i < n; ++i) items[i] = {static_cast<uint64_t>(idxs[order[i]]), order[i]};
-  const Indexed<uint64_t>* sorted = radix_sort(items.get(), items.get() + n, n);
-  Classes classes{std::move(order), {}};
-  for (int64_t i = 0; i < n; ++i) {
-    classes.boxes[i] = sorted[i].index;
-    if (i == 0 || sorted[i].key != sorted[i - 1].key) classes.begin.push_back(i);
-  }
-  classes.begin.push_back(n);
-  return classes;
-}
-
 void suppress_class(const RotatedBoxes& boxes, int64_t first, int64_t last, const NmsRotatedInput& in, uint8_t* kept) {
   if (last - first < 2) return;
   if (in.single) {
@@ -72,7 +50,8 @@ std::vector<int64_t> nms_rotated(const NmsRotatedInput& in, const T* scores, Par
   items.reset();
   if (in.iou_threshold >= 1) return out;  // an IoU is never above 1
 
-  const Classes classes = by_class(in.idxs, std::move(order), n);
+  const Segments classes =
+      in.idxs == nullptr ? Segments{std::move(order), {0, n}} : segments_by_class(in.idxs, order.get(), n);
   const RotatedBoxes boxes(in.boxes, n, classes.boxes.get(), parallel_for);
   auto kept = std::make_unique_for_overwrite<uint8_t[]>(n);  // in the order of the classes
   std::fill_n(kept.get(), n, uint8_t{1});

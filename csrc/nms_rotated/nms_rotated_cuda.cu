@@ -4,10 +4,10 @@
 // within every chunk (of a group of chunks) into bit masks; then, chunk by chunk, one block resolves the chunk, and a
 // grid of blocks compares what it kept with all later boxes. A comparison here costs 200 double-precision operations,
 // so it is done in two steps: a thread notes as bits whose bounds meet its own, in float32, and walks along the bits.
-#include <cmath>
 #include <limits>
 
 #include "box_iou_rotated/rotated_boxes.cuh"
+#include "nms/nms_threshold.h"
 #include "nms_rotated/nms_rotated_cuda.h"
 
 namespace structops::cuda {
@@ -79,16 +79,13 @@ __global__ void __launch_bounds__(kThreads)
   w.first[place] = low;
 }
 
-// The threshold, rounded down to T: a T exceeds the one if it exceeds the other; and rotated_share's of it.
+// The threshold as a T, and rotated_share's of it.
 template <class T>
 struct Limit {
   T threshold;
   float share;
 
-  explicit Limit(double iou_threshold) : threshold(static_cast<T>(iou_threshold)), share(rotated_share(iou_threshold)) {
-    if (static_cast<double>(threshold) > iou_threshold)
-      threshold = std::nextafter(threshold, -std::numeric_limits<T>::infinity());
-  }
+  explicit Limit(double iou_threshold) : threshold(round_down<T>(iou_threshold)), share(rotated_share(iou_threshold)) {}
   __device__ __forceinline__ bool exceeded(const RotatedBox& a, const RotatedBox& b) const {
     return static_cast<T>(rotated_iou(a, b)) > threshold;
   }

@@ -20,6 +20,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 
 from structops import ops
+from structops.integrations import _torchvision_anchors
 from structops.integrations._torchvision_devices import patched
 from structops.integrations._torchvision_methods import Method
 from structops.ops.generate_proposals import MAX_LEVELS
@@ -33,13 +34,14 @@ _OWN = {
         AnchorGenerator: ("forward", "grid_anchors", "set_cell_anchors"),
     }.items()
 }
+_OURS = {(owner, ours.__name__): ours for owner, _, ours in _torchvision_anchors.METHODS}  # with the same results
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 
 def _untouched(instance: Any, owner: type) -> bool:
-    """Whether an object's methods are those that torchvision has for them."""
+    """Whether an object's methods are those that torchvision, or its patch, has for them."""
     return all(
-        getattr(type(instance), name, None) is method and name not in vars(instance)
+        getattr(type(instance), name, None) in (method, _OURS.get((owner, name))) and name not in vars(instance)
         for name, method in _OWN[owner].items()
     )
 

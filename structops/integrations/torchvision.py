@@ -4,14 +4,19 @@ Contract: what torchvision accepts gives torchvision's types, dtypes and strides
 itself, in its own words. Two things only are added: bfloat16 (and half precision NMS and rotated IoU), which
 torchvision lacks, and an error instead of a stray read for a batch index out of range.
 
-Some results are knowingly not torchvision's. RoI Pool's and position-sensitive RoI Pool's bins are exact: torchvision
-computes ``7 * (length / 7)`` in floating point, which for some lengths (57 pixels in float32, 29 in float64) is more
-than the length, and takes a pixel from outside the box. Position-sensitive RoI Pool passes no gradient to the map's
-last row and column, which neither library's forward reads. A box of area zero gives 0 and not NaN in adaptive
-position-sensitive RoI Align. IoUs of rotated boxes are exact: torchvision's are off by up to 0.4 for nearly parallel
-boxes, and 1 for a box a thousand pixels away that is small enough. An IoU that is no
-number (a ground truth with a NaN coordinate) matches nothing. Of equal logits a region proposal network takes those of
-the lower index, where torchvision takes any; one that is NaN, which torchvision takes first and then drops, is the last.
+Some results are knowingly not torchvision's:
+
+- RoI Pool's and position-sensitive RoI Pool's bins are exact: torchvision computes ``7 * (length / 7)`` in floating
+  point, which for some lengths (57 pixels in float32, 29 in float64) is more than the length, and takes a pixel from
+  outside the box.
+- Position-sensitive RoI Pool passes no gradient to the map's last row and column, which neither library's forward
+  reads.
+- A box of area zero gives 0 and not NaN in adaptive position-sensitive RoI Align.
+- IoUs of rotated boxes are exact: torchvision's are off by up to 0.4 for nearly parallel boxes, and 1 for a box a
+  thousand pixels away that is small enough.
+- An IoU that is no number (a ground truth with a NaN coordinate) matches nothing.
+- Of equal logits the best are those with the lower index, where torchvision takes any; a logit that is NaN, which
+  torchvision takes first and then drops, is the last of its level.
 """
 
 from __future__ import annotations

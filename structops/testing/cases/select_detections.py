@@ -199,6 +199,7 @@ SPECS = (
         errors=tuple(ErrorCase(name, _refused(**changes), match) for name, changes, match in _ERRORS),
         data=("class_scores", "box_deltas"),
         compare="exact",
+        own_device=True,
         widens=True,
     ),
 )

@@ -27,6 +27,10 @@ def floating(op: str, name: str, tensor: torch.Tensor) -> None:
     )
 
 
+def integer(op: str, name: str, tensor: torch.Tensor) -> None:
+    require(tensor.dtype in INTEGER, lambda: f"{op}: {name} must be an integer tensor, got {tensor.dtype}")
+
+
 def same_device(op: str, name: str, tensor: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
     require(
         tensor.device == other.device,

@@ -7,14 +7,18 @@ Then, for each chunk of at most 8192 boxes:
 2. *scan*: the greedy decision, segment by segment in parallel, 64 boxes at a time within a segment;
 3. *sweep*: the chunk's survivors against every later box of the same segment.
 
+Each launch is for all images of a batch; plain NMS is a batch of one.
+
 Nothing returns to the host before the size of the result, the one thing a dynamic shape needs to know. Block sizes are
 fixed: the cost hardly depends on the data, and autotuning would time whole calls.
 """
 
 from __future__ import annotations
 
-import math
+import ctypes
+import struct
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import triton
@@ -22,20 +26,37 @@ import triton.language as tl
 from structops.triton_kernels._launch import Launch, double_bits, run
 
 _CHUNK = 8192
+_CHUNK_OF_MANY = 2048  # of more than _FEW_IMAGES, so that the masks stay small: half a MiB each
+_FEW_IMAGES = 4
 _ROWS = 128  # two rows a thread: half the column loads per pair
 _SWEEP = 128  # both boxes and survivors of a sweep program
 
 
-@triton.jit(do_not_specialize=["n"])
+@triton.jit(do_not_specialize=["n", "threshold_bits"])
 def nms_keys_kernel(
-    scores,  # [N]
-    keys,  # [N] int32, or int64 for doubles, written: in the order of the scores; NaN below -inf
+    scores,  # [B, N]
+    counts,  # [B] int64: the first so many boxes take part, or None
+    taking,  # [B, N] int8: which boxes take part, or None
+    keys,  # [B, N] int32, or int64 for doubles, written: in the order of the scores; NaN below -inf, then the others
+    image_stride,
     stride,
+    threshold_bits,
     n,
+    BY_SCORE: tl.constexpr,  # only scores above the threshold take part
     BLOCK: tl.constexpr,
 ):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    score = tl.load(scores + i.to(tl.int64) * stride, mask=i < n, other=0.0)
+    tiles = tl.cdiv(n, BLOCK)
+    image = (tl.program_id(0) // tiles).to(tl.int64)
+    i = (tl.program_id(0) % tiles) * BLOCK + tl.arange(0, BLOCK)
+    mask = i < n
+    score = tl.load(scores + image * image_stride + i.to(tl.int64) * stride, mask=mask, other=0.0)
+    takes = mask
+    if BY_SCORE:
+        takes = takes & (score.to(tl.float64) > threshold_bits.to(tl.int64).to(tl.float64, bitcast=True))
+    if counts is not None:
+        takes = takes & (i < tl.load(counts + image))
+    if taking is not None:
+        takes = takes & (tl.load(taking + image * n + i, mask=mask, other=0) != 0)
     if keys.dtype.element_ty == tl.int64:
         bits = score.to(tl.int64, bitcast=True)
         lowest = -0x8000000000000000
@@ -47,29 +68,39 @@ def nms_keys_kernel(
         magnitude = 0x7FFFFFFF
     key = tl.where(bits < 0, bits ^ magnitude, bits)
     key = tl.where(score == 0.0, 0, key)  # -0.0 ties with 0.0
-    key = tl.where(score != score, lowest, key)
-    tl.store(keys + i, key, mask=i < n)
+    key = tl.where(score != score, lowest + 1, key)
+    tl.store(keys + image * n + i, tl.where(takes, key, lowest), mask=mask)
 
 
 @triton.jit(do_not_specialize=["n"])
 def nms_gather_kernel(
-    boxes,  # [N, 4] (x1, y1, x2, y2)
-    order,  # [N] int64
-    sorted_boxes,  # [4, N] float32 or float64, written
-    removed,  # [N] int8, written: 0
+    boxes,  # [B, N, 4] (x1, y1, x2, y2)
+    order,  # [B, N] int64
+    keys,  # [B, N] of each box, lowest where it takes no part; None: all take part
+    sorted_boxes,  # [B, 4, N] float32 or float64, written
+    removed,  # [B, N] int8, written: 1 where a box takes no part
+    image_stride,
     box_stride,
     coordinate_stride,
     n,
     BLOCK: tl.constexpr,
 ):
-    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tiles = tl.cdiv(n, BLOCK)
+    image = (tl.program_id(0) // tiles).to(tl.int64)
+    i = (tl.program_id(0) % tiles) * BLOCK + tl.arange(0, BLOCK)
     mask = i < n
-    box = boxes + tl.load(order + i, mask=mask, other=0) * box_stride
+    at = tl.load(order + image * n + i, mask=mask, other=0)
+    box = boxes + image * image_stride + at * box_stride
     for coordinate in tl.static_range(4):
         value = tl.load(box + coordinate * coordinate_stride, mask=mask, other=0.0)
-        column = sorted_boxes + tl.cast(n, tl.int64) * coordinate
+        column = sorted_boxes + (image * 4 + coordinate) * n
         tl.store(column + i, value.to(sorted_boxes.dtype.element_ty), mask=mask)
-    tl.store(removed + i, tl.zeros([BLOCK], tl.int8), mask=mask)
+    gone = tl.zeros([BLOCK], tl.int8)
+    if keys is not None:
+        key = tl.load(keys + image * n + at, mask=mask, other=0)
+        lowest = -0x8000000000000000 if keys.dtype.element_ty == tl.int64 else -0x80000000
+        gone = (key == lowest).to(tl.int8)
+    tl.store(removed + image * n + i, gone, mask=mask)
 
 
 @triton.jit
@@ -94,36 +125,45 @@ def _threshold(bits, boxes):
     return bits.to(tl.int64).to(tl.float64, bitcast=True).to(boxes.dtype.element_ty)
 
 
-@triton.jit(do_not_specialize=["threshold_bits", "n", "first", "last", "words"])
+@triton.jit
+def _bits_from(lowest):
+    """A word of ones from this bit on; all below 0, none above 63."""
+    ones = tl.full(lowest.shape, -1, tl.int64)
+    shifted = ones << tl.minimum(tl.maximum(lowest, 0), 63).to(tl.int64)
+    return tl.where(lowest > 63, ones * 0, shifted)
+
+
+@triton.jit(do_not_specialize=["threshold_bits", "n", "first", "last", "rows", "words"])
 def nms_mask_kernel(
-    sorted_boxes,  # [4, N]
-    ends,  # [N] int32: where each box's segment ends; None: at N
-    mask,  # [chunk, words] int64, written from the diagonal on: bit j % 64 of word j // 64: i suppresses j
+    sorted_boxes,  # [B, 4, N]
+    ends,  # [B, N] int32: where each box's segment ends; None: at N
+    mask,  # [B, rows, words] int64, written from the diagonal on: bit j % 64 of word j // 64: i suppresses j
     threshold_bits,
     n,
     first,  # the chunk is [first, last)
     last,
+    rows,  # of the mask, of one image
     words,
     ROWS: tl.constexpr,
 ):
-    word = tl.program_id(0)
-    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    image = tl.program_id(0).to(tl.int64)
+    word = tl.program_id(1)
+    row = tl.program_id(2) * ROWS + tl.arange(0, ROWS)
     column = first + word * 64
-    lowest_row = first + tl.program_id(1) * ROWS
+    lowest_row = first + tl.program_id(2) * ROWS
     # Words left of the diagonal are never read.
     if column + 63 >= lowest_row:
         i = first + row
         in_chunk = i < last
-        end = tl.full([ROWS], last, tl.int32)
         reach = last
         if ends is not None:
-            end = tl.minimum(tl.load(ends + i, mask=in_chunk, other=0), last)
+            ends += image * n
             reach = tl.minimum(tl.load(ends + tl.minimum(lowest_row + ROWS, last) - 1), last)
         bits = tl.zeros([ROWS], tl.int64)
-        x1 = sorted_boxes
-        y1 = sorted_boxes + tl.cast(n, tl.int64)
-        x2 = sorted_boxes + tl.cast(n, tl.int64) * 2
-        y2 = sorted_boxes + tl.cast(n, tl.int64) * 3
+        x1 = sorted_boxes + image * n * 4
+        y1 = x1 + n
+        x2 = y1 + n
+        y2 = x2 + n
         threshold = _threshold(threshold_bits, sorted_boxes)
         if column < reach:
             ax1 = tl.load(x1 + i, mask=in_chunk, other=0.0)
@@ -131,9 +171,11 @@ def nms_mask_kernel(
             ax2 = tl.load(x2 + i, mask=in_chunk, other=0.0)
             ay2 = tl.load(y2 + i, mask=in_chunk, other=0.0)
             # A thread owns rows and walks along columns that all threads read at once: no bits travel between threads.
-            for c in range(0, 64, 8):
-                byte = tl.zeros([ROWS], tl.int32)
-                for u in tl.static_range(8):
+            # At a time as many columns as registers have room for.
+            COLUMNS: tl.constexpr = 4 if sorted_boxes.dtype.element_ty == tl.float64 else 8
+            for c in range(0, 64, COLUMNS):
+                some = tl.zeros([ROWS], tl.int32)
+                for u in tl.static_range(COLUMNS):
                     j = column + c + u
                     at = tl.minimum(j, last - 1)
                     hit = _overlap(
@@ -147,10 +189,14 @@ def nms_mask_kernel(
                         tl.load(y2 + at),
                         threshold,
                     )
-                    hit = hit & (j > i) & (j < end)
-                    byte = byte | (hit.to(tl.int32) << u)
-                bits = bits | (byte.to(tl.int64) << c)
-        tl.store(mask + row.to(tl.int64) * words + word, bits, mask=in_chunk)
+                    some = some | (hit.to(tl.int32) << u)
+                bits = bits | (some.to(tl.int64) << c)
+            # Of them those of later boxes in the segment, [i + 1, end).
+            end = tl.full([ROWS], last, tl.int32)
+            if ends is not None:
+                end = tl.minimum(tl.load(ends + i, mask=in_chunk, other=0), last)
+            bits = bits & _bits_from(i + 1 - column) & ~_bits_from(end - column)
+        tl.store(mask + (image * rows + row) * words + word, bits, mask=in_chunk)
 
 
 @triton.jit
@@ -160,22 +206,28 @@ def _segment_boundary(ends, x, first, last):
     return tl.where(x <= first, first, tl.where(x >= last, last, inner))
 
 
-@triton.jit(do_not_specialize=["first", "last", "words"])
+@triton.jit(do_not_specialize=["n", "first", "last", "rows", "words"])
 def nms_scan_kernel(
-    mask,  # [chunk, words] int64
-    ends,  # [N] int32 or None
-    removed,  # [N] int8: suppressed by an earlier chunk
-    keep,  # [N] int8, written
+    mask,  # [B, rows, words] int64
+    ends,  # [B, N] int32 or None
+    removed,  # [B, N] int8: suppressed by an earlier chunk, or taking no part
+    keep,  # [B, N] int8, written
+    n,
     first,
     last,
+    rows,
     words,
     BOXES: tl.constexpr,  # boxes per program: it takes the segments that begin among them
     WORDS: tl.constexpr,
 ):
+    image = tl.program_id(0).to(tl.int64)
+    removed += image * n
+    keep += image * n
     begin = first
     end = last
     if ends is not None:
-        x = first + tl.program_id(0) * BOXES
+        ends += image * n
+        x = first + tl.program_id(1) * BOXES
         begin = _segment_boundary(ends, tl.minimum(x, last), first, last)
         end = _segment_boundary(ends, tl.minimum(x + BOXES, last), first, last)
     lane = tl.arange(0, 64)
@@ -186,7 +238,7 @@ def nms_scan_kernel(
     for block in range((begin - first) // 64, tl.where(end > begin, last_word + 1, 0)):
         i = first + block * 64 + lane
         mine = (i >= begin) & (i < end)
-        row = mask + (block * 64 + lane).to(tl.int64) * words
+        row = mask + (image * rows + block * 64 + lane) * words
         diagonal = tl.load(row + block, mask=mine, other=0)
         alive = mine & (tl.load(removed + i, mask=mine, other=1) == 0)
         bit = tl.full([64], 1, tl.int64) << lane.to(tl.int64)
@@ -206,27 +258,32 @@ def nms_scan_kernel(
 
 @triton.jit(do_not_specialize=["threshold_bits", "n", "first", "last"])
 def nms_sweep_kernel(
-    sorted_boxes,  # [4, N]
-    ends,  # [N] int32 or None
-    keep,  # [N] int8
-    removed,  # [N] int8, written: 1 where a survivor of the chunk suppresses a box after the chunk
+    sorted_boxes,  # [B, 4, N]
+    ends,  # [B, N] int32 or None
+    keep,  # [B, N] int8
+    removed,  # [B, N] int8, written: 1 where a survivor of the chunk suppresses a box after the chunk
     threshold_bits,
     n,
     first,  # the chunk is [first, last)
     last,
     BLOCK: tl.constexpr,
 ):
-    j = last + tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tiles = tl.cdiv(n - last, BLOCK)
+    image = (tl.program_id(0) // tiles).to(tl.int64)
+    lowest = last + (tl.program_id(0) % tiles) * BLOCK
+    keep += image * n
+    j = lowest + tl.arange(0, BLOCK)
     begin = first + tl.program_id(1) * BLOCK
     end = tl.minimum(begin + BLOCK, last)
     reach = n
     if ends is not None:
+        ends += image * n
         reach = tl.load(ends + end - 1)
-    if last + tl.program_id(0) * BLOCK < reach:
-        x1 = sorted_boxes
-        y1 = sorted_boxes + tl.cast(n, tl.int64)
-        x2 = sorted_boxes + tl.cast(n, tl.int64) * 2
-        y2 = sorted_boxes + tl.cast(n, tl.int64) * 3
+    if lowest < reach:
+        x1 = sorted_boxes + image * n * 4
+        y1 = x1 + n
+        x2 = y1 + n
+        y2 = x2 + n
         threshold = _threshold(threshold_bits, sorted_boxes)
         in_range = j < n
         bx1 = tl.load(x1 + j, mask=in_range, other=0.0)
@@ -244,122 +301,152 @@ def nms_sweep_kernel(
                 )
                 hit = hit | (overlap & (j < segment_end))
         # Several programs may write the same 1.
-        tl.store(removed + j, tl.full([BLOCK], 1, tl.int8), mask=hit & in_range)
+        tl.store(removed + image * n + j, tl.full([BLOCK], 1, tl.int8), mask=hit & in_range)
 
 
-def _round_down(threshold: float, dtype: torch.dtype) -> float:
+def round_down(threshold: float, dtype: torch.dtype) -> float:
     """The largest number of a dtype that is not above: a float32 IoU exceeds the one when it exceeds the other."""
-    rounded = torch.tensor(threshold, dtype=dtype, device="cpu")
-    if rounded.item() > threshold:
-        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype, device="cpu"))
-    return rounded.item()
+    if dtype == torch.float64:
+        return threshold
+    # Without torch, where a number that is read counts as a wait for a device.
+    rounded = ctypes.c_float(threshold).value
+    if rounded > threshold:
+        (bits,) = struct.unpack("<i", struct.pack("<f", rounded))
+        lower = bits - 1 if rounded > 0 else bits + 1 if rounded < 0 else -0x7FFFFFFF  # the one below 0: -2 ** -149
+        (rounded,) = struct.unpack("<f", struct.pack("<i", lower))
+    return rounded
 
 
-def _keys_launch(scores: torch.Tensor) -> tuple[torch.Tensor, Launch]:
-    n = scores.shape[0]
-    keys = torch.empty(n, dtype=torch.int64 if scores.dtype == torch.float64 else torch.int32, device=scores.device)
-    arguments = {"scores": scores, "keys": keys, "stride": scores.stride(0), "n": n, "BLOCK": 1024}
-    return keys, Launch(nms_keys_kernel, (triton.cdiv(n, 1024),), arguments, {"num_warps": 4})
+def keys_launch(
+    scores: torch.Tensor,  # [B, N]
+    counts: torch.Tensor | None = None,
+    taking: torch.Tensor | None = None,
+    score_threshold: float | None = None,
+) -> tuple[torch.Tensor, Launch]:
+    """Keys ``[B, N]`` whose falling order is that of the scores, and what computes them."""
+    images, n = scores.shape
+    dtype = torch.int64 if scores.dtype == torch.float64 else torch.int32
+    keys = torch.empty((images, n), dtype=dtype, device=scores.device)
+    arguments = {
+        "scores": scores,
+        "counts": counts,
+        "taking": taking,
+        "keys": keys,
+        "image_stride": scores.stride(0),
+        "stride": scores.stride(1),
+        "threshold_bits": double_bits(score_threshold or 0.0),
+        "n": n,
+        "BY_SCORE": score_threshold is not None,
+        "BLOCK": 1024,
+    }
+    return keys, Launch(nms_keys_kernel, (images * triton.cdiv(n, 1024),), arguments, {"num_warps": 4})
 
 
-def _suppress_launches(
-    boxes: torch.Tensor,
-    order: torch.Tensor,
-    ends: torch.Tensor | None,
+def suppress_launches(
+    boxes: torch.Tensor,  # [B, N, 4]
+    order: torch.Tensor,  # [B, N]
+    keys: torch.Tensor | None,  # [B, N]
+    ends: torch.Tensor | None,  # [B, N]
     compute: torch.dtype,
     iou_threshold: float,
 ) -> tuple[torch.Tensor, list[Launch]]:
-    """Flags ``[N]`` of the boxes kept, in ``order [N]``, and what computes them."""
-    n, device = boxes.shape[0], boxes.device
-    sorted_boxes = torch.empty((4, n), dtype=compute, device=device)
-    removed = torch.empty(n, dtype=torch.int8, device=device)
-    keep = torch.empty(n, dtype=torch.int8, device=device)
-    words = triton.cdiv(min(n, _CHUNK), 64)
-    mask = torch.empty((min(n, _CHUNK), words), dtype=torch.int64, device=device)
+    """Flags ``[B, N]`` of the boxes kept, in ``order``, and what computes them."""
+    (images, n), device = order.shape, boxes.device
+    largest = _CHUNK if images <= _FEW_IMAGES else _CHUNK_OF_MANY
+    rows, words = min(n, largest), triton.cdiv(min(n, largest), 64)
+    sorted_boxes = torch.empty((images, 4, n), dtype=compute, device=device)
+    removed = torch.empty((images, n), dtype=torch.int8, device=device)
+    keep = torch.empty((images, n), dtype=torch.int8, device=device)
+    mask = torch.empty((images, rows, words), dtype=torch.int64, device=device)
     gather = {
         "boxes": boxes,
         "order": order,
+        "keys": keys,
         "sorted_boxes": sorted_boxes,
         "removed": removed,
-        "box_stride": boxes.stride(0),
-        "coordinate_stride": boxes.stride(1),
+        "image_stride": boxes.stride(0),
+        "box_stride": boxes.stride(1),
+        "coordinate_stride": boxes.stride(2),
         "n": n,
         "BLOCK": 256,
     }
-    launches = [Launch(nms_gather_kernel, (triton.cdiv(n, 256),), gather, {"num_warps": 4})]
+    launches = [Launch(nms_gather_kernel, (images * triton.cdiv(n, 256),), gather, {"num_warps": 4})]
     pairs = {
         "sorted_boxes": sorted_boxes,
         "ends": ends,
-        "threshold_bits": double_bits(_round_down(iou_threshold, compute)),
+        "threshold_bits": double_bits(round_down(iou_threshold, compute)),
         "n": n,
     }
     # A fused multiply-add would round the areas differently from the definition.
     exact = {"enable_fp_fusion": False}
     # Few distinct widths: each is a kernel to compile.
-    padded_words = next(w for w in (16, 128) if words <= w)
-    for first in range(0, n, _CHUNK):
-        last = min(first + _CHUNK, n)
+    padded_words = next(w for w in (16, 32, 128) if words <= w)
+    for first in range(0, n, largest):
+        last = min(first + largest, n)
         size = last - first
         chunk = {"first": first, "last": last}
-        build = {**pairs, **chunk, "mask": mask, "words": words, "ROWS": _ROWS}
-        grid = (triton.cdiv(size, 64), triton.cdiv(size, _ROWS))
+        build = {**pairs, **chunk, "mask": mask, "rows": rows, "words": words, "ROWS": _ROWS}
+        grid = (images, triton.cdiv(size, 64), triton.cdiv(size, _ROWS))
         launches.append(Launch(nms_mask_kernel, grid, build, {"num_warps": _ROWS // 64, **exact}))
-        scan = {"mask": mask, "ends": ends, "removed": removed, "keep": keep, **chunk, "words": words}
-        scan |= {"BOXES": 256, "WORDS": padded_words}
+        scan = {"mask": mask, "ends": ends, "removed": removed, "keep": keep, "n": n, **chunk}
+        scan |= {"rows": rows, "words": words, "BOXES": 256, "WORDS": padded_words}
         # Programs for segments that begin in a stretch; without classes there is one segment.
-        grid = (1 if ends is None else triton.cdiv(size, 256),)
+        grid = (images, 1 if ends is None else triton.cdiv(size, 256))
         launches.append(Launch(nms_scan_kernel, grid, scan, {"num_warps": 4 if padded_words == 16 else 8}))
         if last < n:
             sweep = {**pairs, **chunk, "keep": keep, "removed": removed, "BLOCK": _SWEEP}
-            grid = (triton.cdiv(n - last, _SWEEP), triton.cdiv(size, _SWEEP))
+            grid = (images * triton.cdiv(n - last, _SWEEP), triton.cdiv(size, _SWEEP))
             launches.append(Launch(nms_sweep_kernel, grid, sweep, {"num_warps": 2, **exact}))
     return keep, launches
 
 
-def _compute_dtype(boxes: torch.Tensor, scores: torch.Tensor) -> torch.dtype:
+def compute_dtype(boxes: torch.Tensor, scores: torch.Tensor) -> torch.dtype:
     return torch.float64 if torch.float64 in (boxes.dtype, scores.dtype) else torch.float32
 
 
-def _descending(scores: torch.Tensor) -> torch.Tensor:
-    """Indices by falling score; ties by the lower index, NaN last."""
-    keys, launch = _keys_launch(scores)
+def suppress(
+    boxes: torch.Tensor,  # [B, N, 4]
+    scores: torch.Tensor,  # [B, N]
+    idxs: torch.Tensor | None,  # [B, N]
+    iou_threshold: float,
+    **which: Any,  # counts, taking, score_threshold, as keys_launch takes them
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Boxes by falling score (ties by the lower index, NaN last), and flags of those kept: both ``[B, N]``."""
+    keys, launch = keys_launch(scores, **which)
     run(scores.device, [launch])
-    return torch.sort(keys, descending=True, stable=True).indices
+    by_score = torch.sort(keys, descending=True, stable=True).indices
+    order, ends, by_class = by_score, None, None
+    if idxs is not None:
+        classes, by_class = torch.sort(idxs.gather(1, by_score), stable=True)
+        ends = torch.searchsorted(classes, classes, right=True, out_int32=True)
+        order = by_score.gather(1, by_class)
+    left_out = keys if which else None
+    keep, launches = suppress_launches(boxes, order, left_out, ends, compute_dtype(boxes, scores), iou_threshold)
+    run(boxes.device, launches)
+    return by_score, keep if by_class is None else torch.empty_like(keep).scatter_(1, by_class, keep)
 
 
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
     """Indices of the boxes ``[N, 4]`` (x1, y1, x2, y2) that greedy suppression keeps, by falling score ``[N]``."""
-    if boxes.shape[0] == 0:
-        return torch.empty(0, dtype=torch.int64, device=boxes.device)
-    order = _descending(scores)
-    keep, launches = _suppress_launches(boxes, order, None, _compute_dtype(boxes, scores), iou_threshold)
-    run(boxes.device, launches)
-    return order[keep.view(torch.bool)]
+    by_score, keep = suppress(boxes[None], scores[None], None, iou_threshold)
+    return by_score[keep.view(torch.bool)]
 
 
 def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float) -> torch.Tensor:
     """The same, where a box suppresses only boxes of its own class ``idxs [N]``."""
-    if boxes.shape[0] == 0:
-        return torch.empty(0, dtype=torch.int64, device=boxes.device)
-    by_score = _descending(scores)
-    classes, by_class = torch.sort(idxs[by_score], stable=True)
-    ends = torch.searchsorted(classes, classes, right=True, out_int32=True)
-    order = by_score[by_class]
-    keep, launches = _suppress_launches(boxes, order, ends, _compute_dtype(boxes, scores), iou_threshold)
-    run(boxes.device, launches)
-    kept_by_score = torch.empty_like(keep).scatter_(0, by_class, keep)
-    return by_score[kept_by_score.view(torch.bool)]
+    by_score, keep = suppress(boxes[None], scores[None], idxs[None], iou_threshold)
+    return by_score[keep.view(torch.bool)]
 
 
 def ahead_of_time() -> Iterator[tuple[str, Launch]]:
     """The launches of typical calls, named: what has to compile for every target without a GPU at hand."""
     for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         for n in (1000, 20000):
-            boxes = torch.empty((n, 4), dtype=dtype, device="meta")
-            scores = torch.empty(n, dtype=dtype, device="meta")
-            order = torch.empty(n, dtype=torch.int64, device="meta")
-            yield f"{str(dtype)[6:]}-{n}", _keys_launch(scores)[1]
-            for ends in (None, torch.empty(n, dtype=torch.int32, device="meta")):
-                _, launches = _suppress_launches(boxes, order, ends, _compute_dtype(boxes, scores), 0.5)
+            boxes = torch.empty((1, n, 4), dtype=dtype, device="meta")
+            scores = torch.empty((1, n), dtype=dtype, device="meta")
+            order = torch.empty((1, n), dtype=torch.int64, device="meta")
+            yield f"{str(dtype)[6:]}-{n}", keys_launch(scores)[1]
+            for ends in (None, torch.empty((1, n), dtype=torch.int32, device="meta")):
+                _, launches = suppress_launches(boxes, order, None, ends, compute_dtype(boxes, scores), 0.5)
                 name = f"{str(dtype)[6:]}-{n}{'' if ends is None else '-batched'}"
                 yield from ((name, launch) for launch in launches)

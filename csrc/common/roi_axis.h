@@ -9,13 +9,7 @@
 #include <cmath>
 #include <cstdint>
 
-#if defined(__CUDACC__) || defined(STRUCTOPS_CUDA_ON_CPU)
-#define STRUCTOPS_HOST_DEVICE __host__ __device__ __forceinline__
-#define STRUCTOPS_THIS_SIDE __device__ __forceinline__  // takes a lambda, which exists on one side only
-#else
-#define STRUCTOPS_HOST_DEVICE inline
-#define STRUCTOPS_THIS_SIDE inline
-#endif
+#include "common/host_device.h"
 
 namespace structops {
 

@@ -17,9 +17,7 @@ Tensor dense(const Tensor& t, ScalarType type) {
 Tensor keep(const Tensor& boxes, const Tensor& scores, const Tensor* idxs, double iou_threshold) {
   const int64_t n = boxes.size(0);
   STRUCTOPS_CHECK(n <= std::numeric_limits<uint32_t>::max(), "nms: at most 2^32 - 1 boxes, got ", n);
-  // Half boxes are compared in float32, which holds them exactly; double stays double.
-  const bool is_double = boxes.scalar_type() == ScalarType::Double || scores.scalar_type() == ScalarType::Double;
-  const ScalarType type = is_double ? ScalarType::Double : ScalarType::Float;
+  const ScalarType type = nms_type(boxes, scores);
   const Tensor b = dense(boxes, type), s = dense(scores, type);
   const Tensor c = idxs == nullptr ? s : dense(*idxs, ScalarType::Long);
   const int64_t* classes = idxs == nullptr ? nullptr : static_cast<const int64_t*>(c.const_data_ptr());
@@ -27,7 +25,7 @@ Tensor keep(const Tensor& boxes, const Tensor& scores, const Tensor* idxs, doubl
     return cpu::nms(static_cast<const T*>(b.const_data_ptr()), static_cast<const T*>(s.const_data_ptr()), classes, n,
                     iou_threshold, parallel_for);
   };
-  const std::vector<int64_t> kept = is_double ? run(double()) : run(float());
+  const std::vector<int64_t> kept = type == ScalarType::Double ? run(double()) : run(float());
   const int64_t count = kept.size();
   Tensor out = torch::stable::empty({count}, ScalarType::Long, std::nullopt, boxes.device());
   std::copy(kept.begin(), kept.end(), static_cast<int64_t*>(out.mutable_data_ptr()));

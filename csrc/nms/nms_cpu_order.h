@@ -1,11 +1,43 @@
-// An order of boxes in which neighbours in memory are neighbours in the plane.
+// Orders of boxes: by class, and one in which neighbours in memory are neighbours in the plane.
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <limits>
+#include <memory>
+#include <vector>
 
 #include "common/cpu/radix_sort.h"
 
 namespace structops::cpu {
+
+// Only boxes of positive, finite area take part. Any other meets all boxes with an intersection of 0, or a union that
+// is infinite or NaN, and an IoU of 0 or NaN exceeds nothing.
+template <class T>
+bool can_overlap(const T* b) {
+  const T area = (b[2] - b[0]) * (b[3] - b[1]);
+  return b[0] < b[2] && b[1] < b[3] && area > 0 && area <= std::numeric_limits<T>::max();
+}
+
+// The boxes of each class, one after another.
+struct Segments {
+  std::unique_ptr<uint32_t[]> boxes;  // [N]
+  std::vector<int64_t> begin;         // of each class, and the end of the last
+  int64_t count() const { return static_cast<int64_t>(begin.size()) - 1; }
+};
+
+// idxs [N] class of each box; within a class boxes stay in the order [n] given.
+inline Segments segments_by_class(const int64_t* idxs, const uint32_t* order, int64_t n) {
+  auto items = std::make_unique_for_overwrite<Indexed<uint64_t>[]>(2 * n);
+  for (int64_t i = 0; i < n; ++i) items[i] = {static_cast<uint64_t>(idxs[order[i]]), order[i]};
+  const Indexed<uint64_t>* sorted = radix_sort(items.get(), items.get() + n, n);
+  Segments segments{std::make_unique_for_overwrite<uint32_t[]>(n), {}};
+  for (int64_t i = 0; i < n; ++i) {
+    segments.boxes[i] = sorted[i].index;
+    if (i == 0 || sorted[i].key != sorted[i - 1].key) segments.begin.push_back(i);
+  }
+  segments.begin.push_back(n);
+  return segments;
+}
 
 // Spreads the low 12 bits to the even places.
 inline uint32_t spread(uint32_t v) {

@@ -2,17 +2,15 @@
 //
 // Boxes in order are taken in chunks of kChunk. One launch compares the boxes within every chunk (of a
 // group of chunks) into bit masks. Then, chunk by chunk, one block resolves the chunk, and a grid of
-// blocks compares what it kept with all later boxes. So only kept boxes are ever compared with the
-// rest (torchvision compares all pairs: 6 times more at 20000 boxes of which 3000 are kept), and the
-// masks take 256 bytes a box of one group.
+// blocks compares what it kept with all later boxes. Each launch is for all images of a batch. So only kept boxes are
+// ever compared with the rest (torchvision compares all pairs: 6 times more at 20000 boxes of which 3000 are kept), and
+// the masks take 256 bytes a box of one group.
 //
 // Estimated on an H200: 5 us to resolve, 3 to suppress a chunk; 1000 boxes about 12 us and 20000 about
 // 100 us, after the sort.
-#include <cmath>
 #include <limits>
 
-#include "common/cuda/device.cuh"
-#include "nms/nms_cuda.h"
+#include "nms/nms_device.cuh"
 
 namespace structops::cuda {
 namespace {
@@ -22,171 +20,173 @@ constexpr int kTile = 64;  // boxes in one word of a mask
 constexpr int kChunk = 2048, kWords = kChunk / kTile;
 constexpr int kStep = 1024;  // boxes resolved together: a thread each
 constexpr int kStepWords = kStep / kTile;
-constexpr int kGroup = 64;  // chunks whose masks exist together: 33 MB
+constexpr int kGroup = 64;  // chunks whose masks exist together: 33 MB; one an image where there are more images
 constexpr int kKeptTile = 128, kSuppressSplit = 8;
 
 using Word = unsigned long long;
 
 template <class T>
-struct alignas(16) Box {
-  T x1, y1, x2, y2;
-};
-
-template <class T>
-__device__ __forceinline__ T area(const Box<T>& b) {
-  return mul_rn(sub_rn(b.x2, b.x1), sub_rn(b.y2, b.y1));
-}
-
-// Whether the rounded IoU exceeds the threshold, without dividing unless it is close. Where it is
-// further away than the rounding of one product and one quotient, comparing with threshold * union
-// gives the same answer; above and below are the threshold widened by that.
-template <class T>
-struct Overlap {
-  T threshold, below, above;
-
-  explicit Overlap(double iou_threshold) : threshold(static_cast<T>(iou_threshold)) {
-    const T infinity = std::numeric_limits<T>::infinity();
-    // iou > threshold in double, for an iou in T, is iou > the largest T not above the threshold.
-    if (static_cast<double>(threshold) > iou_threshold) threshold = std::nextafter(threshold, -infinity);
-    const bool ordinary = threshold > T(1e-6) && threshold < T(1e6);
-    const T margin = 8 * std::numeric_limits<T>::epsilon();
-    below = ordinary ? threshold * (1 - margin) : -infinity;
-    above = ordinary ? threshold * (1 + margin) : infinity;
-  }
-
-  // a's area first, then b's: either order rounds alike.
-  __device__ __forceinline__ bool operator()(const Box<T>& a, T area_a, const Box<T>& b, T area_b) const {
-    // fmin and fmax pass over a NaN, but its box's area is NaN, and then every comparison fails.
-    const T width = sub_rn(fmin(a.x2, b.x2), fmax(a.x1, b.x1)), height = sub_rn(fmin(a.y2, b.y2), fmax(a.y1, b.y1));
-    if (!(width > T(0) && height > T(0))) return false;
-    const T intersection = mul_rn(width, height);
-    const T joint = sub_rn(add_rn(area_a, area_b), intersection);
-    if (joint > T(1e-30)) {  // below, products lose digits
-      if (intersection < mul_rn(joint, below)) return false;
-      if (intersection > mul_rn(joint, above)) return true;
-    }
-    return div_rn(intersection, joint) > threshold;
-  }
-};
-
-template <class T>
 struct Workspace {
-  Box<T>* boxes;        // [N] by place
-  Box<T>* kept_boxes;   // [kChunk] of the last chunk resolved
-  Word* masks;          // [group, kWords, kChunk]: bit i of word w of box j: box w * 64 + i, earlier, suppresses it
-  int* kept_places;     // [kChunk]
-  int* first;           // [N] by place: first place of the same class
-  int* kept_count;      // [1]
-  unsigned* removed;    // [ceil(N / 32)] by place
-  unsigned char* keep;  // [N] by rank
+  int n, capacity;      // boxes of an image, and of one chunk in the masks: whole words, no more than needed
+  int group;            // chunks of an image whose masks exist together
+  Box<T>* boxes;        // [B, N] by place
+  Box<T>* kept_boxes;   // [B, capacity] of the last chunk resolved
+  Word* masks;          // [B, group, words, capacity]: bit i of word w of box j: box w * 64 + i, earlier, suppresses it
+  int* kept_places;     // [B, capacity]
+  int* first;           // [B, N] by place: first place of the same class
+  int* kept_count;      // [B] of kept_boxes
+  int* kept_total;      // [B] of all chunks
+  unsigned* removed;    // [B, ceil(N / 32)] by place
+  unsigned char* keep;  // [B, N] by rank
 
-  static int64_t groups(int64_t n) {
-    const int64_t chunks = ceil_div<int64_t>(n, kChunk);
-    return chunks < kGroup ? chunks : kGroup;
-  }
-  static size_t bytes(int64_t n) { return Workspace(nullptr, n).end_; }
-  Workspace(void* memory, int64_t n) {
+  static size_t bytes(int64_t images, int64_t n) { return Workspace(nullptr, images, n).end_; }
+  Workspace(void* memory, int64_t images, int64_t boxes_each) : n(int(boxes_each)) {
+    const int chunks = ceil_div(n, kChunk), share = images > kGroup ? 1 : kGroup / int(images);
+    capacity = chunks > 1 ? kChunk : ceil_div(n, kTile) * kTile;
+    group = share < chunks ? share : chunks;
     char* at = static_cast<char*>(memory);
     const auto take = [&]<class P>(P*& pointer, int64_t count) {
       pointer = reinterpret_cast<P*>(at + end_);
-      end_ += (size_t(count) * sizeof(P) + 15) / 16 * 16;
+      end_ += (size_t(images * count) * sizeof(P) + 15) / 16 * 16;
     };
     take(boxes, n);
-    take(kept_boxes, kChunk);
-    take(masks, groups(n) * kWords * kChunk);
-    take(kept_places, kChunk);
+    take(kept_boxes, capacity);
+    take(masks, int64_t(group) * mask_words());
+    take(kept_places, capacity);
     take(first, n);
     take(kept_count, 1);
-    take(removed, ceil_div<int64_t>(n, 32));
+    take(kept_total, 1);
+    take(removed, ceil_div(n, 32));
     take(keep, n);
+  }
+  __host__ __device__ int words() const { return capacity / kTile; }
+  __host__ __device__ int64_t mask_words() const { return int64_t(words()) * capacity; }  // of one chunk
+
+  // The rows of one image.
+  __device__ __forceinline__ Workspace of(int64_t image) const {
+    Workspace row = *this;
+    row.boxes += image * n;
+    row.kept_boxes += image * capacity;
+    row.masks += image * group * mask_words();
+    row.kept_places += image * capacity;
+    row.first += image * n;
+    row.kept_count += image;
+    row.kept_total += image;
+    row.removed += image * ceil_div(n, 32);
+    row.keep += image * n;
+    return row;
   }
 
  private:
   size_t end_ = 0;
 };
 
-template <class T, class Key>
-__global__ void __launch_bounds__(kThreads)
-    nms_keys_kernel(const T* __restrict__ scores, int64_t n, Key* __restrict__ keys) {
+// A grid of `tiles` blocks for each image, along x, which alone has room for any number of images.
+struct Place {
+  int image, tile;
+  __device__ __forceinline__ explicit Place(int tiles)
+      : image(int(blockIdx.x) / tiles), tile(int(blockIdx.x) % tiles) {}
+};
+
+template <class T>
+__global__ void __launch_bounds__(kThreads) nms_keys_kernel(const T* __restrict__ scores, int64_t images, int64_t n,
+                                                            const NmsFilter filter, NmsKey<T>* __restrict__ keys) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (i >= n) return;
-  const T score = scores[i] == T(0) ? T(0) : scores[i];
-  Key bits;
-  memcpy(&bits, &score, sizeof(bits));
-  // As integers, floats rise with their bits when positive and fall when negative.
-  const Key rising = bits ^ ((bits >> (8 * sizeof(Key) - 1)) & std::numeric_limits<Key>::max());
-  keys[i] = score != score ? std::numeric_limits<Key>::max() : ~rising;
+  if (i >= images * n) return;
+  const T score = scores[i];
+  const int64_t image = images == 1 ? 0 : i / n;
+  keys[i] = filter.takes(image, n, i - image * n, score) ? nms_key(score) : kNoBox<T>;
 }
 
 __global__ void __launch_bounds__(kThreads)
-    nms_gather_classes_kernel(const int64_t* __restrict__ values, const int64_t* __restrict__ order, int64_t n,
-                              int64_t* __restrict__ out) {
+    nms_gather_classes_kernel(const int64_t* __restrict__ values, const int64_t* __restrict__ order, int64_t images,
+                              int64_t n, int64_t* __restrict__ out) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
-  if (i < n) out[i] = values[order[i]];
+  if (i < images * n) out[i] = values[(images == 1 ? 0 : i / n * n) + order[i]];
 }
 
-// Boxes [N, 4] by place, where each class begins, and nothing removed yet.
+// Boxes by place, where each class begins, and nothing removed yet but what takes no part.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    nms_place_kernel(const NmsInput in, const T* __restrict__ boxes, const Workspace<T> w) {
-  const int place = blockIdx.x * kThreads + threadIdx.x, n = static_cast<int>(in.n);
-  if (place >= n) return;
-  const int64_t box = in.by_score[in.by_class == nullptr ? place : in.by_class[place]];
-  const T* b = boxes + box * 4;
-  w.boxes[place] = {b[0], b[1], b[2], b[3]};
-  if (place % 32 == 0) w.removed[place / 32] = 0;
-  int low = 0;
-  if (in.classes != nullptr) {  // the first place whose class is not less
-    const int64_t mine = in.classes[place];
-    for (int high = place; low < high;) {
-      const int middle = low + (high - low) / 2;
-      if (in.classes[middle] < mine) {
-        low = middle + 1;
-      } else {
-        high = middle;
+    nms_place_kernel(const NmsInput<T> in, const T* __restrict__ boxes, const Workspace<T> all) {
+  const Place at(ceil_div(all.n, kThreads));
+  const Workspace<T> w = all.of(at.image);
+  const int place = at.tile * kThreads + threadIdx.x;
+  const int64_t row = int64_t(at.image) * w.n;
+  bool left_out = false;
+  if (place < w.n) {
+    const int64_t rank = in.by_class == nullptr ? place : in.by_class[row + place];
+    left_out = in.keys != nullptr && in.keys[row + rank] == kNoBox<T>;
+    const T* b = boxes + (row + in.by_score[row + rank]) * 4;
+    w.boxes[place] = {b[0], b[1], b[2], b[3]};
+    int low = 0;
+    if (in.classes != nullptr) {  // the first place whose class is not less
+      const int64_t* classes = in.classes + row;
+      const int64_t mine = classes[place];
+      for (int high = place; low < high;) {
+        const int middle = low + (high - low) / 2;
+        if (classes[middle] < mine) {
+          low = middle + 1;
+        } else {
+          high = middle;
+        }
       }
     }
+    w.first[place] = low;
+    if (place == 0) *w.kept_total = *w.kept_count = 0;
   }
-  w.first[place] = low;
+  const unsigned removed = __ballot_sync(kFullWarp, left_out);
+  if (place < w.n && place % 32 == 0) w.removed[place / 32] = removed;
 }
 
-// One word of mask for each of 64 boxes of a chunk. Grid: (word, tile of boxes, chunk of the group).
+// One word of mask for each of 64 boxes of a chunk. Grid: (image and chunk of the group, word, tile of boxes). Images
+// that have kept `enough` need no more.
 template <class T>
 __global__ void __launch_bounds__(kTile)
-    nms_mask_kernel(int n, int first_chunk, const Workspace<T> w, const Overlap<T> overlap) {
-  const int word = blockIdx.x, tile = blockIdx.y;
-  const int chunk_begin = (first_chunk + static_cast<int>(blockIdx.z)) * kChunk;
+    nms_mask_kernel(int first_chunk, int chunks, int enough, const Workspace<T> all, const Overlap<T> overlap) {
+  const int word = blockIdx.y, tile = blockIdx.z;
+  const Place at(chunks);
+  const Workspace<T> w = all.of(at.image);
+  const int chunk_begin = (first_chunk + at.tile) * kChunk;
   const int other = chunk_begin + word * kTile, place = chunk_begin + tile * kTile + static_cast<int>(threadIdx.x);
-  if (word > tile || chunk_begin + tile * kTile >= n) return;  // the same for the whole block
+  if (word > tile || chunk_begin + tile * kTile >= w.n || *w.kept_total >= enough) return;  // the whole block
   __shared__ Box<T> boxes[kTile];
   __shared__ T areas[kTile];
   // Boxes of this word are all before those of a later tile, so they exist.
-  if (other + static_cast<int>(threadIdx.x) < n) {
+  if (other + static_cast<int>(threadIdx.x) < w.n) {
     const Box<T> b = w.boxes[other + threadIdx.x];
     boxes[threadIdx.x] = b;
     areas[threadIdx.x] = area(b);
   }
   __syncthreads();
-  if (place >= n) return;
+  if (place >= w.n || (w.removed[place / 32] >> (place % 32) & 1)) return;  // nobody asks for those removed
   const Box<T> mine = w.boxes[place];
   const T my_area = area(mine);
+  // Its parts, kept until the end, would be 4 registers more: fewer blocks on a multiprocessor.
+  const int64_t out =
+      opaque(((int64_t(at.image) * w.group + at.tile) * w.words() + word) * w.capacity + (place - chunk_begin));
   Word bits = 0;
   const int begin = max(w.first[place] - other, 0), end = min(place - other, kTile);
   for (int i = begin; i < end; ++i)
     if (overlap(boxes[i], areas[i], mine, my_area)) bits |= Word(1) << i;
-  w.masks[(int64_t(blockIdx.z) * kWords + word) * kChunk + (place - chunk_begin)] = bits;
+  all.masks[out] = bits;
 }
 
-// One block resolves one chunk, kStep boxes at a time. Greedy suppression is the only fixpoint of
+// One block resolves one chunk of an image, kStep boxes at a time. Greedy suppression is the only fixpoint of
 // keep = not any(suppressor kept): starting from all, box j is right after at most j rounds, and 5 to
 // 9 rounds settle every case seen.
 template <class T>
 __global__ void __launch_bounds__(kStep)
-    nms_resolve_kernel(const NmsInput in, int chunk, const Word* __restrict__ masks, const Workspace<T> w) {
+    nms_resolve_kernel(const NmsInput<T> in, int chunk, int in_group, int enough, const Workspace<T> all) {
   __shared__ Word kept[kWords];
   __shared__ int before[kWords];
-  const int thread = threadIdx.x, lane = thread % 32, chunk_begin = chunk * kChunk, n = static_cast<int>(in.n);
-  const int boxes = min(kChunk, n - chunk_begin);
+  const Workspace<T> w = all.of(blockIdx.x);
+  const int total = *w.kept_total;
+  if (total >= enough) return;  // as kept_count of the chunk before says
+  const int64_t* by_class = in.by_class == nullptr ? nullptr : in.by_class + int64_t(blockIdx.x) * w.n;
+  const int thread = threadIdx.x, lane = thread % 32, chunk_begin = chunk * kChunk;
+  const int boxes = min(kChunk, w.n - chunk_begin);
+  const Word* masks = w.masks + in_group * w.mask_words();
   // 32-bit halves of the words, as ballots write them.
   unsigned* halves = reinterpret_cast<unsigned*>(kept);
   for (int step = 0; step < boxes; step += kStep) {
@@ -194,11 +194,11 @@ __global__ void __launch_bounds__(kStep)
     bool candidate = local < boxes && !(w.removed[place / 32] >> (place % 32) & 1);
     const Word* mask = masks + local;
     for (int word = 0; word < step_word && candidate; ++word)
-      if (kept[word] != 0) candidate = (mask[int64_t(word) * kChunk] & kept[word]) == 0;
+      if (kept[word] != 0) candidate = (mask[int64_t(word) * w.capacity] & kept[word]) == 0;
     Word suppressors[kStepWords];
 #pragma unroll
     for (int i = 0; i < kStepWords; ++i)
-      suppressors[i] = candidate && i <= thread / kTile ? mask[int64_t(step_word + i) * kChunk] : 0;
+      suppressors[i] = candidate && i <= thread / kTile ? mask[int64_t(step_word + i) * w.capacity] : 0;
     bool keep = candidate;
     const unsigned vote = __ballot_sync(kFullWarp, keep);
     if (lane == 0) halves[local / 32] = vote;
@@ -214,7 +214,7 @@ __global__ void __launch_bounds__(kStep)
       if (lane == 0) halves[local / 32] = ballot;
       __syncthreads();
     }
-    if (local < boxes) w.keep[in.by_class == nullptr ? place : in.by_class[place]] = keep;
+    if (local < boxes) w.keep[by_class == nullptr ? place : by_class[place]] = keep;
   }
   // What was kept, in order, for nms_suppress_kernel. Words past the last step were not written.
   const int words = (boxes + kStep - 1) / kStep * kStepWords;
@@ -225,7 +225,10 @@ __global__ void __launch_bounds__(kStep)
       count += lane >= o ? lower : 0;
     }
     before[lane] = count - (lane < words ? __popcll(kept[lane]) : 0);
-    if (lane == 31) *w.kept_count = count;
+    if (lane == 31) {
+      *w.kept_total = total + count;
+      *w.kept_count = total + count < enough ? count : 0;  // then no later box matters
+    }
   }
   __syncthreads();
   for (int local = thread; local < boxes; local += kStep) {
@@ -241,11 +244,13 @@ static_assert(kWords == 32, "one warp counts the words of a chunk");
 // Boxes after the chunk against what it kept. Blocks along y share the kept boxes between them.
 template <class T>
 __global__ void __launch_bounds__(kKeptTile)
-    nms_suppress_kernel(int n, int begin, const Workspace<T> w, const Overlap<T> overlap) {
+    nms_suppress_kernel(int begin, const Workspace<T> all, const Overlap<T> overlap) {
   __shared__ Box<T> boxes[kKeptTile];
   __shared__ T areas[kKeptTile];
   __shared__ int places[kKeptTile];
-  const int place = begin + blockIdx.x * kKeptTile + threadIdx.x, kept = *w.kept_count;
+  const Place at(ceil_div(all.n - begin, kKeptTile));
+  const Workspace<T> w = all.of(at.image);
+  const int n = w.n, place = begin + at.tile * kKeptTile + threadIdx.x, kept = *w.kept_count;
   const int first = place < n ? w.first[place] : n;
   // A warp is one word, as begin is a multiple of 32. Another block may be adding to it: whatever is
   // read, the result is the same.
@@ -279,14 +284,18 @@ __global__ void __launch_bounds__(kKeptTile)
 }
 static_assert(kChunk % kKeptTile == 0);
 
-// Indices of the kept boxes by rank.
+// Indices of the kept boxes of an image by rank.
 __global__ void __launch_bounds__(kStep)
-    nms_compact_kernel(const unsigned char* __restrict__ keep, const int64_t* __restrict__ by_score, int n,
-                       int64_t* __restrict__ kept, int64_t* __restrict__ count) {
+    nms_compact_kernel(const unsigned char* __restrict__ all_keep, const int64_t* __restrict__ all_by_score, int n,
+                       const NmsOutput out) {
   __shared__ int warp_counts[kStep / 32];
   const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+  const unsigned char* keep = all_keep + int64_t(blockIdx.x) * n;
+  const int64_t* by_score = all_by_score + int64_t(blockIdx.x) * n;
+  int64_t* indices = out.indices + int64_t(blockIdx.x) * out.max_output;
   int64_t total = 0;
-  for (int begin = 0; begin < n; begin += kStep) {
+  // Flags beyond the chunk that filled the output were not written.
+  for (int begin = 0; begin < n && total < out.max_output; begin += kStep) {
     const int rank = begin + thread;
     const bool mine = rank < n && keep[rank] != 0;
     const unsigned votes = __ballot_sync(kFullWarp, mine);
@@ -298,63 +307,73 @@ __global__ void __launch_bounds__(kStep)
       sum += lane >= o ? lower : 0;
     }
     const int before = __shfl_sync(kFullWarp, sum, warp) - __popc(votes);
-    if (mine) kept[total + before + __popc(votes & ((1u << lane) - 1))] = by_score[rank];
+    const int64_t at = total + before + __popc(votes & ((1u << lane) - 1));
+    if (mine && at < out.max_output) indices[at] = by_score[rank];
     total += __shfl_sync(kFullWarp, sum, 31);
     __syncthreads();
   }
-  if (thread == 0) *count = total;
+  total = total < out.max_output ? total : out.max_output;
+  if (thread == 0) out.counts[blockIdx.x] = total;
+  if (out.padded)
+    for (int64_t i = total + thread; i < out.max_output; i += kStep) indices[i] = -1;
 }
 static_assert(kStep == 1024, "a warp scans the counts of 32 warps");
+static_assert(kChunk % kStep == 0, "a step is of one chunk");
 
 }  // namespace
 
-template <class T, class Key>
-cudaError_t nms_keys(const T* scores, int64_t n, Key* keys, cudaStream_t stream) {
-  return launch(nms_keys_kernel<T, Key>, dim3(unsigned(ceil_div<int64_t>(n, kThreads))), dim3(kThreads), 0, stream,
-                scores, n, keys);
+template <class T>
+cudaError_t nms_keys(const T* scores, int64_t images, int64_t n, const NmsFilter& filter, NmsKey<T>* keys,
+                     cudaStream_t stream) {
+  return launch(nms_keys_kernel<T>, dim3(unsigned(ceil_div<int64_t>(images * n, kThreads))), dim3(kThreads), 0, stream,
+                scores, images, n, filter, keys);
 }
 
-cudaError_t nms_gather_classes(const int64_t* values, const int64_t* order, int64_t n, int64_t* out,
+cudaError_t nms_gather_classes(const int64_t* values, const int64_t* order, int64_t images, int64_t n, int64_t* out,
                                cudaStream_t stream) {
-  return launch(nms_gather_classes_kernel, dim3(unsigned(ceil_div<int64_t>(n, kThreads))), dim3(kThreads), 0, stream,
-                values, order, n, out);
+  return launch(nms_gather_classes_kernel, dim3(unsigned(ceil_div<int64_t>(images * n, kThreads))), dim3(kThreads), 0,
+                stream, values, order, images, n, out);
 }
 
 template <class T>
-size_t nms_workspace(int64_t n) {
-  return Workspace<T>::bytes(n);
+size_t nms_workspace(int64_t images, int64_t n) {
+  return Workspace<T>::bytes(images, n);
 }
 
 template <class T>
-cudaError_t nms(const NmsInput& in, const T* boxes, void* workspace, int64_t* kept, int64_t* count,
-                cudaStream_t stream) {
-  if (in.n > std::numeric_limits<int>::max() - 2 * kChunk) return cudaErrorInvalidValue;
-  const int n = int(in.n), chunks = ceil_div(n, kChunk);
-  const Workspace<T> w(workspace, in.n);
+cudaError_t nms(const NmsInput<T>& in, const T* boxes, void* workspace, const NmsOutput& out, cudaStream_t stream) {
+  if (in.images == 0) return cudaSuccess;
+  const int64_t most = std::numeric_limits<int>::max() - 2 * kChunk;
+  // Blocks of a launch; the smallest tile is kKeptTile.
+  if (in.n > most || in.images * ceil_div<int64_t>(in.n, kKeptTile) > most) return cudaErrorInvalidValue;
+  const int n = int(in.n), images = int(in.images), chunks = ceil_div(n, kChunk);
+  // Without classes, ranks are places: later chunks cannot add to an output that is full.
+  const int enough = in.by_class == nullptr && out.max_output < n ? int(out.max_output) : n;
+  const Workspace<T> w(workspace, in.images, in.n);
   const Overlap<T> overlap(in.iou_threshold);
-  cudaError_t error = launch(nms_place_kernel<T>, dim3(ceil_div(n, kThreads)), dim3(kThreads), 0, stream, in, boxes, w);
+  cudaError_t error =
+      launch(nms_place_kernel<T>, dim3(images * ceil_div(n, kThreads)), dim3(kThreads), 0, stream, in, boxes, w);
   for (int chunk = 0; chunk < chunks && error == cudaSuccess; ++chunk) {
-    const int in_group = chunk % kGroup, group = chunks - chunk < kGroup ? chunks - chunk : kGroup;
-    const int tiles = chunks == 1 ? ceil_div(n, kTile) : kWords;
+    const int in_group = chunk % w.group, group = chunks - chunk < w.group ? chunks - chunk : w.group;
     if (in_group == 0)
-      error = launch(nms_mask_kernel<T>, dim3(tiles, tiles, group), dim3(kTile), 0, stream, n, chunk, w, overlap);
+      error = launch(nms_mask_kernel<T>, dim3(images * group, w.words(), w.words()), dim3(kTile), 0, stream, chunk,
+                     group, enough, w, overlap);
     if (error != cudaSuccess) break;
-    error = launch(nms_resolve_kernel<T>, dim3(1), dim3(kStep), 0, stream, in, chunk,
-                   w.masks + int64_t(in_group) * kWords * kChunk, w);
+    error = launch(nms_resolve_kernel<T>, dim3(images), dim3(kStep), 0, stream, in, chunk, in_group, enough, w);
     const int begin = (chunk + 1) * kChunk;
     if (error == cudaSuccess && begin < n)
-      error = launch(nms_suppress_kernel<T>, dim3(ceil_div(n - begin, kKeptTile), kSuppressSplit), dim3(kKeptTile), 0,
-                     stream, n, begin, w, overlap);
+      error = launch(nms_suppress_kernel<T>, dim3(images * ceil_div(n - begin, kKeptTile), kSuppressSplit),
+                     dim3(kKeptTile), 0, stream, begin, w, overlap);
   }
   if (error != cudaSuccess) return error;
-  return launch(nms_compact_kernel, dim3(1), dim3(kStep), 0, stream, w.keep, in.by_score, n, kept, count);
+  return launch(nms_compact_kernel, dim3(images), dim3(kStep), 0, stream, w.keep, in.by_score, n, out);
 }
 
-template cudaError_t nms_keys<float, int32_t>(const float*, int64_t, int32_t*, cudaStream_t);
-template cudaError_t nms_keys<double, int64_t>(const double*, int64_t, int64_t*, cudaStream_t);
-template size_t nms_workspace<float>(int64_t);
-template size_t nms_workspace<double>(int64_t);
-template cudaError_t nms<float>(const NmsInput&, const float*, void*, int64_t*, int64_t*, cudaStream_t);
-template cudaError_t nms<double>(const NmsInput&, const double*, void*, int64_t*, int64_t*, cudaStream_t);
+template cudaError_t nms_keys<float>(const float*, int64_t, int64_t, const NmsFilter&, int32_t*, cudaStream_t);
+template cudaError_t nms_keys<double>(const double*, int64_t, int64_t, const NmsFilter&, int64_t*, cudaStream_t);
+template size_t nms_workspace<float>(int64_t, int64_t);
+template size_t nms_workspace<double>(int64_t, int64_t);
+template cudaError_t nms<float>(const NmsInput<float>&, const float*, void*, const NmsOutput&, cudaStream_t);
+template cudaError_t nms<double>(const NmsInput<double>&, const double*, void*, const NmsOutput&, cudaStream_t);
 
 }  // namespace structops::cuda

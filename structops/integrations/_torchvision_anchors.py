@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math  # noqa: F401
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from torchvision.models.detection.image_list import ImageList  # noqa: F401
 from structops import ops
 from structops._checks import FLOATING
 from structops.integrations._torchvision_devices import patched
+from structops.integrations._torchvision_methods import Method
 from structops.ops.anchors import MAX_LEVELS, MAX_SIDE, MAX_STRIDE
 
 # Captured when this module is first imported, which is before the first patch.
@@ -124,9 +124,8 @@ def _default_boxes(self, image_list, feature_maps):
     return [ops.default_boxes(pairs, sizes, image_size, steps=steps, clip=self.clip) for _ in image_list.image_sizes]
 
 
-#: (class, name of its method, the one that takes its place)
-METHODS: tuple[tuple[type, str, Callable[..., Any]], ...] = (
-    (AnchorGenerator, "grid_anchors", grid_anchors),
-    (AnchorGenerator, "forward", _anchors),
-    (DefaultBoxGenerator, "forward", _default_boxes),
+METHODS: tuple[Method, ...] = (
+    (AnchorGenerator, _grid_anchors, grid_anchors),
+    (AnchorGenerator, _anchors_forward, _anchors),
+    (DefaultBoxGenerator, _boxes_forward, _default_boxes),
 )

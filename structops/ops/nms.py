@@ -48,12 +48,17 @@ def batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, i
     return _batched_nms(boxes, scores, idxs, iou_threshold)
 
 
-def _check(boxes, scores, iou_threshold, op: str = "nms") -> None:
+def check_nms(boxes, scores, iou_threshold, op: str = "nms") -> None:
     require(
         boxes.dim() == 2 and boxes.shape[1] == 4,
         lambda: f"{op}: boxes must be [N, 4] (x1, y1, x2, y2), got {list(boxes.shape)}",
     )
     _checks.floating(op, "boxes", boxes)
+    check_scores(op, scores, boxes)
+    check_iou_threshold(op, iou_threshold)
+
+
+def check_scores(op: str, scores, boxes) -> None:
     require(scores.dim() == 1, lambda: f"{op}: scores must be [N] (1 dimension), got {scores.dim()} dimensions")
     _checks.floating(op, "scores", scores)
     require(
@@ -61,29 +66,33 @@ def _check(boxes, scores, iou_threshold, op: str = "nms") -> None:
         lambda: f"{op}: scores must have one entry a box, got {scores.shape[0]} for {boxes.shape[0]} boxes",
     )
     _checks.same_device(op, "scores", scores, "boxes", boxes)
+
+
+def check_iou_threshold(op: str, iou_threshold: float) -> None:
     require(iou_threshold >= 0, lambda: f"{op}: iou_threshold must be 0 or more, got {iou_threshold}")
 
 
-def _check_batched(boxes, scores, idxs, iou_threshold) -> None:
-    _check(boxes, scores, iou_threshold, "batched_nms")
+def check_classes(op: str, idxs, boxes, each: str = "box") -> None:
     require(
         idxs.dim() == 1,
-        lambda: f"batched_nms: idxs must be [N] (1 dimension), got {idxs.dim()} dimensions",
+        lambda: f"{op}: idxs must be [N] (1 dimension), got {idxs.dim()} dimensions",
     )
     require(
         idxs.shape[0] == boxes.shape[0],
-        lambda: f"batched_nms: idxs must have one entry a box, got {idxs.shape[0]} for {boxes.shape[0]} boxes",
+        lambda: f"{op}: idxs must have one entry a {each}, got {idxs.shape[0]} for {boxes.shape[0]}",
     )
-    require(
-        idxs.dtype in _checks.INTEGER,
-        lambda: f"batched_nms: idxs must be an integer tensor, got {idxs.dtype}",
-    )
-    _checks.same_device("batched_nms", "idxs", idxs, "boxes", boxes)
+    _checks.integer(op, "idxs", idxs)
+    _checks.same_device(op, "idxs", idxs, {"box": "boxes"}.get(each, f"{each}s"), boxes)
+
+
+def _check_batched(boxes, scores, idxs, iou_threshold) -> None:
+    check_nms(boxes, scores, iou_threshold, "batched_nms")
+    check_classes("batched_nms", idxs, boxes)
 
 
 def _fake(boxes, *_):
     return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
 
 
-_nms = Op("nms", module="nms", check=_check, fake=_fake)
+_nms = Op("nms", module="nms", check=check_nms, fake=_fake)
 _batched_nms = Op("batched_nms", module="nms", check=_check_batched, fake=_fake)

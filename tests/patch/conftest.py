@@ -11,11 +11,11 @@ import torchvision
 import structops
 from structops._backend import Op
 from structops.integrations import torchvision as integration
-from structops.integrations._torchvision_anchors import METHODS
 from structops.integrations._torchvision_kernels import MAKERS
 
 OPS_PATCHED = tuple(MAKERS)
 PAIRS = integration.functions()  # (torchvision's function, ours)
+METHODS = integration.methods()  # (class, torchvision's method, ours)
 torchvision_batched_nms = torchvision.ops.boxes.batched_nms
 
 
@@ -29,8 +29,8 @@ def _unpatched():
     assert state() == before
 
 
-def state() -> tuple[list[str], list[str], object, list[object]]:
-    """All that the patch touches: the dispatcher's tables, bound names, the deterministic path, methods."""
+def state() -> tuple[list[str], list[str], list[dict[str, object]], object]:
+    """What the patch touches: the dispatcher's tables, names bound to functions, methods, the deterministic path."""
     tables = [torch._C._dispatch_dump(f"torchvision::{op}") for op in OPS_PATCHED]
     bindings = sorted(
         f"{name}.{key}"
@@ -39,19 +39,21 @@ def state() -> tuple[list[str], list[str], object, list[object]]:
         for key, value in list(vars(module).items())
         if any(value is theirs for theirs, _ in PAIRS)
     )
-    methods = [vars(owner)[name] for owner, name, _ in METHODS]
-    return tables, bindings, sys.modules["torchvision.ops.roi_align"]._roi_align, methods
+    methods = [dict(vars(owner)) for owner, _, _ in METHODS]
+    return tables, bindings, methods, sys.modules["torchvision.ops.roi_align"]._roi_align
 
 
 def is_patched() -> bool:
     kernels = [torch.library.get_kernel(f"torchvision::{op}", "CPU") for op in OPS_PATCHED]
     found = {"integrations" in repr(kernel) for kernel in kernels}
-    found.add(torchvision.ops.batched_nms is integration.batched_nms)
     for theirs, ours in PAIRS:
         bound = getattr(sys.modules[theirs.__module__], theirs.__name__)
         assert bound in (theirs, ours)
         found.add(bound is ours)
-    found |= {vars(owner)[name] is ours for owner, name, ours in METHODS}
+    for owner, theirs, ours in METHODS:
+        bound = vars(owner)[ours.__name__]
+        assert bound in (theirs, ours)
+        found.add(bound is ours)
     assert len(found) == 1, "half patched"
     return found.pop()
 

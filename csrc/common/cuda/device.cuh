@@ -52,7 +52,7 @@ __device__ __forceinline__ T* dynamic_smem() {
 #endif
 }
 
-// The pointer, of which the compiler forgets how it was made. Otherwise it keeps the parts and adds
+// The pointer (or offset), of which the compiler forgets how it was made. Otherwise it keeps the parts and adds
 // them up again at every load (8 instructions instead of 1 in the inner loop of RoI Align).
 template <class T>
 __device__ __forceinline__ T* opaque(T* pointer) {
@@ -60,6 +60,13 @@ __device__ __forceinline__ T* opaque(T* pointer) {
   asm("" : "+l"(pointer));
 #endif
   return pointer;
+}
+
+__device__ __forceinline__ int64_t opaque(int64_t offset) {
+#ifndef STRUCTOPS_CUDA_ON_CPU
+  asm("" : "+l"(offset));
+#endif
+  return offset;
 }
 
 // One rounding each, never contracted into an fma, whatever the flags.

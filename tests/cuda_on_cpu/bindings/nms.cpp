@@ -3,8 +3,8 @@
 
 using namespace structops::cuda;
 
-EMULATE(nms_keys_float32, nms_keys<float, int32_t>)
-EMULATE(nms_keys_float64, nms_keys<double, int64_t>)
+EMULATE(nms_keys_float32, nms_keys<float>)
+EMULATE(nms_keys_float64, nms_keys<double>)
 EMULATE(nms_gather_classes, nms_gather_classes)
 EMULATE(nms_workspace_float32, nms_workspace<float>)
 EMULATE(nms_workspace_float64, nms_workspace<double>)

@@ -1,11 +1,11 @@
 from budgets import Budget
 
 BUDGETS = {
-    "nms_keys_kernel<float, int>": Budget(16),
-    "nms_keys_kernel<double, long>": Budget(16),
+    "nms_keys_kernel<float>": Budget(24),
+    "nms_keys_kernel<double>": Budget(24),
     "nms_gather_classes_kernel": Budget(16),
-    "nms_place_kernel<float>": Budget(24, lacks="FFMA"),
-    "nms_place_kernel<double>": Budget(24),
+    "nms_place_kernel<float>": Budget(32, lacks="FFMA"),
+    "nms_place_kernel<double>": Budget(32),
     # 32 blocks of 64 threads at 32 registers.
     "nms_mask_kernel<float>": Budget(32, wide_loads=1),
     "nms_mask_kernel<double>": Budget(48, wide_loads=1),

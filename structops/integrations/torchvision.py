@@ -1,4 +1,4 @@
-"""torchvision: its RoI pooling, its NMS, the matching of ground truths, and what its detectors make of their heads.
+"""torchvision: RoI pooling, NMS, IoU of boxes, matching of ground truths, and what detectors make of their heads.
 
 Contract: what torchvision accepts gives torchvision's types, dtypes and strides; what it refuses, it still refuses
 itself, in its own words. Two things only are added: bfloat16 (and half precision NMS and rotated IoU), which
@@ -31,7 +31,12 @@ from torchvision.ops import poolers
 from structops import ops
 from structops._backend import OPS
 from structops._checks import FLOATING
-from structops.integrations import _torchvision_detections, _torchvision_matching, _torchvision_methods
+from structops.integrations import (
+    _torchvision_boxes,
+    _torchvision_detections,
+    _torchvision_matching,
+    _torchvision_methods,
+)
 from structops.integrations._torchvision_devices import patched, problem, set_patched, usable
 from structops.integrations._torchvision_kernels import MAKERS, suppressible
 from structops.ops._boxes import MAX_POOLED
@@ -160,8 +165,7 @@ FUNCTIONS = (
 )
 
 #: More files of replacements, each with a tuple ``FUNCTIONS`` of pairs (torchvision's function, ours of the same name).
-_MODULES: tuple[ModuleType, ...] = ()
-
+_MODULES: tuple[ModuleType, ...] = (_torchvision_boxes,)
 
 #: Files of replaced methods, each with a tuple ``METHODS`` as ``_torchvision_methods.py`` has it.
 _METHOD_MODULES: tuple[ModuleType, ...] = (_torchvision_detections, _torchvision_matching)

@@ -1,7 +1,7 @@
 """The ops, as functions. Each runs on the backend that :func:`structops.backend` or the device chooses."""
 
-from structops.ops.box_coding import decode_boxes, encode_boxes
 from structops.ops.anchors import default_boxes, generate_anchors, yolo_grid
+from structops.ops.box_coding import decode_boxes, encode_boxes
 from structops.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from structops.ops.box_iou_rotated import box_iou_rotated
 from structops.ops.generate_proposals import generate_proposals

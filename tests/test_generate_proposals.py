@@ -188,8 +188,6 @@ def test_few_calls_of_torch_and_no_wait(monkeypatch):
     # On tensors without values, and without the launches, which under an interpreter are calls of torch themselves.
     for module in ("generate_proposals", "_top_k", "nms", "nms_padded"):
         monkeypatch.setattr(f"structops.triton_kernels.{module}.run", lambda *_: None)
-    # Rounds a number of the host by way of a tensor on the CPU, which has nothing to do with a GPU.
-    monkeypatch.setattr("structops.triton_kernels.nms._round_down", lambda threshold, dtype: threshold)
     meta = [[t.to("meta") for t in maps] for maps in (*maps, cells)]
     with _Calls() as calls:
         structops._backend.OPS["generate_proposals"].implementation("triton")(

@@ -93,6 +93,18 @@ def test_padding_is_zero_and_gives_no_gradient(place, g):
     assert all(map(torch.equal, found, wanted))
 
 
+def test_triton_clamps_counts_that_it_cannot_refuse(g):
+    kernel = pytest.importorskip("structops.triton_kernels.multiscale_roi_align").multiscale_roi_align
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    maps = [m.to(device) for m in pyramid(g, n=2)]
+    rois = torch.cat([torch.tensor([[0.0], [0], [1], [1]]), boxes(g, 4)], 1).to(device)
+
+    def pooled(*valid):
+        return kernel(maps, rois, list(SCALES), 1, 1, 1, False, 224.0, 4, None, torch.tensor(valid, device=device))
+
+    assert torch.equal(pooled(-2, 9), pooled(0, 2))
+
+
 def test_maps_of_different_layouts(place, g):
     maps = [m.to(place) for m in pyramid(g, c=8)]
     b = [boxes(g, 6).to(place)]

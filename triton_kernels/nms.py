@@ -312,7 +312,8 @@ def round_down(threshold: float, dtype: torch.dtype) -> float:
     rounded = ctypes.c_float(threshold).value
     if rounded > threshold:
         (bits,) = struct.unpack("<i", struct.pack("<f", rounded))
-        (rounded,) = struct.unpack("<f", struct.pack("<i", bits - 1))  # thresholds are not negative
+        lower = bits - 1 if rounded > 0 else bits + 1 if rounded < 0 else -0x7FFFFFFF  # the one below 0: -2 ** -149
+        (rounded,) = struct.unpack("<f", struct.pack("<i", lower))
     return rounded
 
 

@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from structops.triton_kernels._launch import Launch, double_bits, run
 from structops.triton_kernels._rotated_iou import EXACT, _iou_tile, _meet, rotated_boxes
-from structops.triton_kernels.nms import _descending, _round_down, nms_scan_kernel
+from structops.triton_kernels.nms import keys_launch, nms_scan_kernel, round_down
 
 _CHUNK = 2048
 _ROWS = 8  # of a tile, against the 64 boxes of a word
@@ -117,7 +117,7 @@ def _suppress_launches(
         "table": prepared.table,
         "bounds": prepared.bounds,
         "ends": ends,
-        "threshold_bits": double_bits(_round_down(iou_threshold, torch.float64 if double else torch.float32)),
+        "threshold_bits": double_bits(round_down(iou_threshold, torch.float64 if double else torch.float32)),
         "n": n,
         "ROWS": _ROWS,
         "ROUNDED": tl.float64 if double else tl.float32,
@@ -130,16 +130,23 @@ def _suppress_launches(
         grid = (triton.cdiv(size, 64), triton.cdiv(size, _ROWS))
         build = {**pairs, **chunk, "mask": mask, "words": words}
         launches.append(Launch(nms_rotated_mask_kernel, grid, build, {"num_warps": 8, **EXACT}))
-        scan = {"mask": mask, "ends": ends, "removed": removed, "keep": keep, **chunk, "words": words}
-        # Programs for classes that begin in a stretch; without classes there is one.
-        scan |= {"BOXES": 256, "WORDS": _CHUNK // 64}
-        grid = (1 if ends is None else triton.cdiv(size, 256),)
+        scan = {"mask": mask, "ends": ends, "removed": removed, "keep": keep, "n": n, **chunk}
+        # Of one image; programs for classes that begin in a stretch, without classes there is one.
+        scan |= {"rows": mask.shape[0], "words": words, "BOXES": 256, "WORDS": _CHUNK // 64}
+        grid = (1, 1 if ends is None else triton.cdiv(size, 256))
         launches.append(Launch(nms_scan_kernel, grid, scan, {"num_warps": 4}))
         if last < n:
             sweep = {**pairs, **chunk, "keep": keep, "removed": removed, "SURVIVORS": _SURVIVORS, "BLOCK": _SWEEP}
             grid = (triton.cdiv(n - last, _SWEEP), triton.cdiv(size, _SURVIVORS))
             launches.append(Launch(nms_rotated_sweep_kernel, grid, sweep, {"num_warps": 8, **EXACT}))
     return keep, launches
+
+
+def _descending(scores: torch.Tensor) -> torch.Tensor:
+    """Indices by falling score; ties by the lower index, NaN last."""
+    keys, launch = keys_launch(scores[None])
+    run(scores.device, [launch])
+    return torch.sort(keys[0], descending=True, stable=True).indices
 
 
 def nms_rotated(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:

@@ -23,7 +23,7 @@ import triton
 import triton.language as tl
 from structops.triton_kernels._launch import Launch, double_bits, run
 from structops.triton_kernels._top_k import ScoreMap, _falling_key, top_k
-from structops.triton_kernels.nms import _overlap, _round_down, _threshold
+from structops.triton_kernels.nms import _overlap, _threshold, round_down
 
 from structops.reference.select_detections import scores_of
 
@@ -82,10 +82,16 @@ def _eligible(scores, valid, image, row, label, rows, classes, background, thres
 
 
 @triton.jit
-def _divided(value, divisor: tl.constexpr):
-    by = tl.full(value.shape, divisor, value.dtype)
+def _quotient(value, by):
     # The plain operator on float32 is a faster, inexact division.
     return tl.div_rn(value, by) if value.dtype == tl.float32 else value / by
+
+
+@triton.jit
+def _divided(value, divisor: tl.constexpr, RECIPROCALS: tl.constexpr):
+    """As torch divides by a number: on a GPU it multiplies by the reciprocal."""
+    by = tl.full(value.shape, divisor, value.dtype)
+    return value * _quotient(tl.full(value.shape, 1.0, value.dtype), by) if RECIPROCALS else _quotient(value, by)
 
 
 @triton.jit(do_not_specialize=["total", "rows", "classes", "background"])
@@ -136,6 +142,7 @@ def detection_sizes_kernel(
     CLASS_BOXES: tl.constexpr,
     WEIGHT_WIDTH: tl.constexpr,
     WEIGHT_HEIGHT: tl.constexpr,
+    RECIPROCALS: tl.constexpr,
     CLIP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -153,7 +160,7 @@ def detection_sizes_kernel(
         delta = delta * classes + label
     for side in tl.static_range(2):
         value = tl.load(deltas + delta * 4 + 2 + side, mask=there, other=0.0)
-        code = _divided(value, WEIGHT_WIDTH if side == 0 else WEIGHT_HEIGHT)
+        code = _divided(value, WEIGHT_WIDTH if side == 0 else WEIGHT_HEIGHT, RECIPROCALS)
         limited = tl.full([BLOCK], CLIP, code.dtype)
         tl.store(codes + at * 2 + side, tl.where(code > limited, limited, code), mask=inside)  # NaN stays
 
@@ -195,6 +202,7 @@ def detection_boxes_kernel(
     SHARED: tl.constexpr,
     WEIGHT_X: tl.constexpr,
     WEIGHT_Y: tl.constexpr,
+    RECIPROCALS: tl.constexpr,
     MIN_SIZE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
@@ -229,8 +237,8 @@ def detection_boxes_kernel(
         right = x + d2 * width
         bottom = y + d3 * height
     else:
-        x = _divided(d0, WEIGHT_X) * width + (x1 + 0.5 * width)
-        y = _divided(d1, WEIGHT_Y) * height + (y1 + 0.5 * height)
+        x = _divided(d0, WEIGHT_X, RECIPROCALS) * width + (x1 + 0.5 * width)
+        y = _divided(d1, WEIGHT_Y, RECIPROCALS) * height + (y1 + 0.5 * height)
         half_width = 0.5 * (tl.load(exponentials + at * 2, mask=there, other=0.0) * width)
         half_height = 0.5 * (tl.load(exponentials + at * 2 + 1, mask=there, other=0.0) * height)
         left = x - half_width
@@ -418,7 +426,7 @@ def launches(
     place = {"rows": rows, "classes": classes, "slots": slots, "limit": limit, **_begins(levels), "BY_CLASS": by_class}
     shared = {"scores": scores, "deltas": deltas, "valid": valid, "chosen": chosen, "images": images, **place}
     shared |= {"threshold_bits": double_bits(options["score_threshold"]), "background": options["background"]}
-    shared |= {"CLASS_BOXES": deltas.shape[2] != 4, "BLOCK": 256}
+    shared |= {"CLASS_BOXES": deltas.shape[2] != 4, "RECIPROCALS": device.type != "cpu", "BLOCK": 256}
     grid = (triton.cdiv(images * slots, 256),)
     codes = coded = None
     if not options["distances"]:
@@ -456,7 +464,7 @@ def _nms_launch(
     )
     arguments = {"scores": scores, "chosen": chosen, "boxes": boxes, "keys": keys, "order": order, **place}
     arguments |= dict(zip(("out_boxes", "out_scores", "labels", "counts"), found, strict=True))
-    arguments |= {"detections": detections, "iou_bits": double_bits(_round_down(iou_threshold, dtype))}
+    arguments |= {"detections": detections, "iou_bits": double_bits(round_down(iou_threshold, dtype))}
     # All pairs of a block are in registers: more than 32 doubles spill.
     wide = dtype == torch.float64
     arguments |= {"BLOCK": 32 if wide else 64, "KEPT": 32}

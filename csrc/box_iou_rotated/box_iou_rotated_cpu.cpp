@@ -19,19 +19,18 @@
 namespace structops::cpu {
 namespace {
 
+constexpr int64_t kPadding = 16;       // lanes of the widest vector
 constexpr double kStepsToPrepare = 8;  // nanoseconds, with 8 lanes
 
 }  // namespace
 
 RotatedBoxes::RotatedBoxes(const double* boxes, int64_t n, const uint32_t* order, ParallelFor parallel_for)
-    : size_(n),
-      boxes_(std::make_unique_for_overwrite<RotatedBox[]>(n)),
-      bounds_(std::make_unique_for_overwrite<float[]>(4 * (n + kPadding))) {
+    : size_(n), boxes_(std::make_unique_for_overwrite<RotatedBox[]>(n)), bounds_(n + kPadding) {
   share(parallel_for, workers_for(double(n) * kStepsToPrepare), n, 1024, [&](ItemQueue& queue) {
     for (int64_t first, last; queue.take(first, last);)
-      STRUCTOPS_ISA_DISPATCH(prepare(boxes, order, first, last, *this));
+      STRUCTOPS_ISA_DISPATCH(prepare(boxes, order, first, last, boxes_.get(), bounds_));
   });
-  for (int c = 0; c < 4; ++c) std::fill_n(bounds(c) + n, kPadding, std::numeric_limits<float>::quiet_NaN());
+  for (int c = 0; c < 4; ++c) std::fill_n(bounds_.column(c) + n, kPadding, std::numeric_limits<float>::quiet_NaN());
 }
 
 template <class Out>

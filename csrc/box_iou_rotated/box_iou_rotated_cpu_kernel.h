@@ -15,19 +15,21 @@ void iou_rows(const RotatedBoxes& a, const RotatedBoxes& b, int64_t first, int64
     for (int64_t i = first; i < last; ++i) {
       Out* row = out + i * b.size();
       std::fill(row + begin, row + end, Out(0));
-      const Reach reach(a, i);
+      const Reach reach(a.bounds(), i);
       int64_t count = 0;
       for (int64_t j = begin; j < end; j += kLanes<float>) {
-        for (uint32_t mask = reach.meets(b, j); mask != 0; mask &= mask - 1) near[count++] = j + std::countr_zero(mask);
+        for (uint32_t mask = reach.meets(b.bounds(), j); mask != 0; mask &= mask - 1)
+          near[count++] = j + std::countr_zero(mask);
       }
-      iou_of(a[i], b.boxes(), near, count, iou);
+      iou_of(a[i], b.data(), near, count, iou);
       for (int64_t k = 0; k < count; ++k) row[near[k]] = static_cast<Out>(iou[k]);
     }
   }
 }
 
 // Boxes [first, last) of order (or in their own order, where that is null) of rows [.., 5].
-inline void prepare(const double* rows, const uint32_t* order, int64_t first, int64_t last, RotatedBoxes& out) {
+inline void prepare(const double* rows, const uint32_t* order, int64_t first, int64_t last, RotatedBox* out,
+                    Bounds& out_bounds) {
   for (int64_t begin = first; begin < last; begin += kLanes<double>) {
     int64_t index[kLanes<double>];
     for (int64_t l = 0; l < kLanes<double>; ++l) {
@@ -39,10 +41,10 @@ inline void prepare(const double* rows, const uint32_t* order, int64_t first, in
     for (int64_t l = 0; l < kLanes<double> && begin + l < last; ++l) {
       out[begin + l] = {boxes.x[l],          boxes.y[l],           boxes.cos[l], boxes.sin[l],
                         boxes.half_width[l], boxes.half_height[l], boxes.area[l]};
-      out.bounds(0)[begin + l] = static_cast<float>(bounds.x1[l]);
-      out.bounds(1)[begin + l] = static_cast<float>(bounds.y1[l]);
-      out.bounds(2)[begin + l] = static_cast<float>(bounds.x2[l]);
-      out.bounds(3)[begin + l] = static_cast<float>(bounds.y2[l]);
+      out_bounds.column(0)[begin + l] = static_cast<float>(bounds.x1[l]);
+      out_bounds.column(1)[begin + l] = static_cast<float>(bounds.y1[l]);
+      out_bounds.column(2)[begin + l] = static_cast<float>(bounds.x2[l]);
+      out_bounds.column(3)[begin + l] = static_cast<float>(bounds.y2[l]);
     }
   }
 }

@@ -1,5 +1,7 @@
 // Rotated boxes as their intersection over union needs them: sines, halved sides and areas computed once a box.
 #pragma once
+#include <cmath>
+
 #include "common/rotation.h"
 
 namespace structops {
@@ -23,6 +25,18 @@ struct alignas(16) RotatedBounds {
 
 STRUCTOPS_HOST_DEVICE bool meet(const RotatedBounds& a, const RotatedBounds& b) {
   return a.x1 <= b.x2 && b.x1 <= a.x2 && a.y1 <= b.y2 && b.y1 <= a.y2;
+}
+
+// An IoU is at most the smaller area over the larger. Compared by square roots, whose range float32 holds for longer:
+// the IoU of two boxes is not above the threshold if the one's side is at most this share of the other's. A
+// hundred-thousandth less, for all roundings.
+inline float rotated_share(double iou_threshold) {
+  return static_cast<float>(std::sqrt(iou_threshold < 1.0 ? iou_threshold : 1.0) * (1 - 1e-5));
+}
+// NaN, which excludes nothing, where float32 does not hold the area.
+STRUCTOPS_HOST_DEVICE float rotated_side(double area) {
+  const float side = sqrtf(static_cast<float>(area));
+  return side > 1e-18f && side < 1e18f ? side : NAN;
 }
 
 }  // namespace structops

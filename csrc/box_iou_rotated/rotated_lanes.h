@@ -63,16 +63,16 @@ inline void iou_of(const RotatedBox& a, const RotatedBox* boxes, const uint32_t*
 // The bounds of one box, to be held against those of others.
 class Reach {
  public:
-  Reach(const RotatedBoxes& boxes, int64_t i)
-      : x1_(broadcast(boxes.bounds(0)[i])),
-        y1_(broadcast(boxes.bounds(1)[i])),
-        x2_(broadcast(boxes.bounds(2)[i])),
-        y2_(broadcast(boxes.bounds(3)[i])) {}
+  Reach(const BoundsColumns& bounds, int64_t i)
+      : x1_(broadcast(bounds.at[0][i])),
+        y1_(broadcast(bounds.at[1][i])),
+        x2_(broadcast(bounds.at[2][i])),
+        y2_(broadcast(bounds.at[3][i])) {}
 
   // Bit l: the bounds of others[first + l] meet these.
-  uint32_t meets(const RotatedBoxes& others, int64_t first) const {
-    return bits(less_equal(x1_, load(others.bounds(2) + first)) & less_equal(load(others.bounds(0) + first), x2_) &
-                less_equal(y1_, load(others.bounds(3) + first)) & less_equal(load(others.bounds(1) + first), y2_));
+  uint32_t meets(const BoundsColumns& others, int64_t first) const {
+    return bits(less_equal(x1_, load(others.at[2] + first)) & less_equal(load(others.at[0] + first), x2_) &
+                less_equal(y1_, load(others.at[3] + first)) & less_equal(load(others.at[1] + first), y2_));
   }
 
  private:

@@ -3,8 +3,7 @@
 #include <array>
 #include <optional>
 
-#include "common/cuda/binding.h"
-#include "nms/nms_cuda.h"
+#include "nms/nms_binding_cuda.h"
 #include "nms_rotated/nms_rotated_checks.h"
 #include "nms_rotated/nms_rotated_cuda.h"
 
@@ -13,69 +12,48 @@ namespace {
 
 using torch::stable::accelerator::DeviceGuard;
 
-Tensor empty(std::initializer_list<int64_t> size, ScalarType type, const Tensor& like) {
-  return torch::stable::empty(size, type, std::nullopt, like.device());
-}
-
-const int64_t* int64s(const Tensor& t) { return static_cast<const int64_t*>(t.const_data_ptr()); }
-
-struct Sorted {
-  Tensor values, indices;  // [N]
-};
-
-// Rising, equal values in the order they had.
-Sorted sort(const Tensor& values) {
-  std::array<StableIValue, 4> stack{torch::stable::detail::from(values),
-                                    torch::stable::detail::from(std::optional<bool>(true)),
-                                    torch::stable::detail::from(int64_t(-1)), torch::stable::detail::from(false)};
-  TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::sort", "stable", stack.data(), TORCH_ABI_VERSION));
-  return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
-}
-
 Tensor select(const Tensor& values, const Tensor& mask) {
   std::array<StableIValue, 2> stack{torch::stable::detail::from(values), torch::stable::detail::from(mask)};
   TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::masked_select", "", stack.data(), TORCH_ABI_VERSION));
   return torch::stable::detail::to<Tensor>(stack[0]);
 }
 
-template <class T, class Key>
+template <class T>
 Tensor by_falling(const Tensor& scores, ScalarType key_type, cudaStream_t stream) {
   const int64_t n = scores.size(0);
-  const Tensor keys = empty({n}, key_type, scores);
-  STD_CUDA_CHECK(cuda::nms_keys(static_cast<const T*>(scores.const_data_ptr()), n,
-                                static_cast<Key*>(keys.mutable_data_ptr()), stream));
-  return sort(keys).indices;
+  const Tensor keys = cuda::empty_like_device({n}, key_type, scores);
+  STD_CUDA_CHECK(cuda::nms_keys<T>(cuda::data<T>(scores), 1, n, NmsFilter{},
+                                   static_cast<cuda::NmsKey<T>*>(keys.mutable_data_ptr()), stream));
+  return cuda::sort_rows(keys).indices;
 }
 
 Tensor keep(const char* op, const Tensor& boxes, const Tensor& scores, const Tensor* idxs, double iou_threshold) {
   check_nms_rotated(op, boxes, scores, idxs, iou_threshold);
   const DeviceGuard guard(boxes.get_device_index());
   const int64_t n = boxes.size(0);
-  if (n == 0) return empty({0}, ScalarType::Long, boxes);
+  if (n == 0) return cuda::empty_like_device({0}, ScalarType::Long, boxes);
   const cudaStream_t stream = cuda::current_stream(boxes);
   const Tensor b = dense(boxes, wide_type(boxes)), s = dense(scores, wide_type(scores));
-  const Tensor by_score = s.scalar_type() == ScalarType::Double
-                              ? by_falling<double, int64_t>(s, ScalarType::Long, stream)
-                              : by_falling<float, int32_t>(s, ScalarType::Int, stream);
-  cuda::NmsRotatedInput in{n, int64s(by_score), nullptr, nullptr, iou_threshold};
-  std::optional<Sorted> by_class;
+  const Tensor by_score = s.scalar_type() == ScalarType::Double ? by_falling<double>(s, ScalarType::Long, stream)
+                                                                : by_falling<float>(s, ScalarType::Int, stream);
+  cuda::NmsRotatedInput in{n, cuda::data<int64_t>(by_score), nullptr, nullptr, iou_threshold};
+  std::optional<cuda::Sorted> by_class;
   if (idxs != nullptr) {
-    const Tensor all = dense(*idxs, ScalarType::Long), classes = empty({n}, ScalarType::Long, boxes);
-    STD_CUDA_CHECK(cuda::nms_gather_classes(int64s(all), int64s(by_score), n,
+    const Tensor all = dense(*idxs, ScalarType::Long), classes = cuda::empty_like_device({n}, ScalarType::Long, boxes);
+    STD_CUDA_CHECK(cuda::nms_gather_classes(cuda::data<int64_t>(all), cuda::data<int64_t>(by_score), 1, n,
                                             static_cast<int64_t*>(classes.mutable_data_ptr()), stream));
-    by_class = sort(classes);
-    in.by_class = int64s(by_class->indices);
-    in.classes = int64s(by_class->values);
+    by_class = cuda::sort_rows(classes);
+    in.by_class = cuda::data<int64_t>(by_class->indices);
+    in.classes = cuda::data<int64_t>(by_class->values);
   }
-  const Tensor workspace = empty({static_cast<int64_t>(cuda::nms_rotated_workspace(n))}, ScalarType::Byte, boxes);
-  const Tensor kept = empty({n}, ScalarType::Bool, boxes);
+  const Tensor workspace =
+      cuda::empty_like_device({static_cast<int64_t>(cuda::nms_rotated_workspace(n))}, ScalarType::Byte, boxes);
+  const Tensor kept = cuda::empty_like_device({n}, ScalarType::Bool, boxes);
   bool* flags = static_cast<bool*>(kept.mutable_data_ptr());
   if (b.scalar_type() == ScalarType::Double)
-    STD_CUDA_CHECK(cuda::nms_rotated(in, static_cast<const double*>(b.const_data_ptr()), workspace.mutable_data_ptr(),
-                                     flags, stream));
+    STD_CUDA_CHECK(cuda::nms_rotated(in, cuda::data<double>(b), workspace.mutable_data_ptr(), flags, stream));
   else
-    STD_CUDA_CHECK(cuda::nms_rotated(in, static_cast<const float*>(b.const_data_ptr()), workspace.mutable_data_ptr(),
-                                     flags, stream));
+    STD_CUDA_CHECK(cuda::nms_rotated(in, cuda::data<float>(b), workspace.mutable_data_ptr(), flags, stream));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return select(by_score, kept);
 }

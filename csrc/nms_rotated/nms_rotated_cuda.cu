@@ -4,10 +4,10 @@
 // within every chunk (of a group of chunks) into bit masks; then, chunk by chunk, one block resolves the chunk, and a
 // grid of blocks compares what it kept with all later boxes. A comparison here costs 200 double-precision operations,
 // so it is done in two steps: a thread notes as bits whose bounds meet its own, in float32, and walks along the bits.
-#include <cmath>
 #include <limits>
 
 #include "box_iou_rotated/rotated_boxes.cuh"
+#include "nms/nms_threshold.h"
 #include "nms_rotated/nms_rotated_cuda.h"
 
 namespace structops::cuda {
@@ -79,19 +79,36 @@ __global__ void __launch_bounds__(kThreads)
   w.first[place] = low;
 }
 
+// The threshold as a T, and rotated_share's of it.
+template <class T>
+struct Limit {
+  T threshold;
+  float share;
+
+  explicit Limit(double iou_threshold) : threshold(round_down<T>(iou_threshold)), share(rotated_share(iou_threshold)) {}
+  __device__ __forceinline__ bool exceeded(const RotatedBox& a, const RotatedBox& b) const {
+    return static_cast<T>(rotated_iou(a, b)) > threshold;
+  }
+};
+
 // kTile boxes that every thread of a block holds its own against.
 struct Tile {
   RotatedBox boxes[kTile];
   RotatedBounds bounds[kTile];
+  float sides[kTile];
 
   __device__ __forceinline__ void load(int slot, const Workspace& w, int place) {
     boxes[slot] = w.boxes[place];
     bounds[slot] = w.bounds[place];
+    sides[slot] = rotated_side(boxes[slot].area);
   }
-  // Bits of boxes [begin, end) whose bounds meet.
-  __device__ __forceinline__ Word near(int begin, int end, const RotatedBounds& around) const {
+  // Bits of boxes [begin, end) whose bounds meet, and whose area lets the IoU exceed the threshold.
+  __device__ __forceinline__ Word near(int begin, int end, const RotatedBounds& around, float side, float share) const {
     Word bits = 0;
-    for (int i = begin; i < end; ++i) bits |= Word(meet(bounds[i], around)) << i;
+    for (int i = begin; i < end; ++i) {
+      const bool excluded = sides[i] <= share * side || side <= share * sides[i];
+      bits |= Word(meet(bounds[i], around) && !excluded) << i;
+    }
     return bits;
   }
 };
@@ -100,7 +117,7 @@ struct Tile {
 // blocks the compiler finds 77 registers; left alone it takes 79 and spills two.
 template <class T>
 __global__ void __launch_bounds__(kTile, 11)
-    nms_rotated_mask_kernel(int n, int first_chunk, const Workspace w, T threshold) {
+    nms_rotated_mask_kernel(int n, int first_chunk, const Workspace w, const Limit<T> limit) {
   __shared__ Tile others;
   const int word = blockIdx.x, tile = blockIdx.y;
   const int chunk_begin = (first_chunk + static_cast<int>(blockIdx.z)) * kChunk;
@@ -111,11 +128,11 @@ __global__ void __launch_bounds__(kTile, 11)
   __syncthreads();
   if (place >= n) return;
   const int begin = max(w.first[place] - other, 0), end = min(place - other, kTile);
-  Word near = others.near(begin, end, w.bounds[place]), bits = 0;
   const RotatedBox mine = w.boxes[place];
+  Word near = others.near(begin, end, w.bounds[place], rotated_side(mine.area), limit.share), bits = 0;
   for (; near != 0; near &= near - 1) {
     const int i = __ffsll(static_cast<long long>(near)) - 1;
-    if (static_cast<T>(rotated_iou(others.boxes[i], mine)) > threshold) bits |= Word(1) << i;
+    if (limit.exceeded(others.boxes[i], mine)) bits |= Word(1) << i;
   }
   w.masks[(int64_t(blockIdx.z) * kWords + word) * kChunk + (place - chunk_begin)] = bits;
 }
@@ -166,7 +183,7 @@ __global__ void __launch_bounds__(kChunk)
 // Boxes after the chunk against what it kept. Blocks along y share the kept boxes between them.
 template <class T>
 __global__ void __launch_bounds__(kThreads)
-    nms_rotated_suppress_kernel(int n, int begin, const Workspace w, T threshold) {
+    nms_rotated_suppress_kernel(int n, int begin, const Workspace w, const Limit<T> limit) {
   __shared__ Tile others;
   __shared__ int places[kTile];
   const int thread = threadIdx.x, place = begin + static_cast<int>(blockIdx.x) * kThreads + thread;
@@ -184,6 +201,7 @@ __global__ void __launch_bounds__(kThreads)
     mine = w.boxes[place];
     around = w.bounds[place];
   }
+  const float side = rotated_side(mine.area);
   bool hit = false;
   for (int tile = static_cast<int>(blockIdx.y) * kTile; tile < kept; tile += kSuppressSplit * kTile) {
     if (!__syncthreads_or(open)) break;
@@ -193,10 +211,10 @@ __global__ void __launch_bounds__(kThreads)
       others.load(thread, w, places[thread]);
     }
     __syncthreads();
-    Word near = open ? others.near(0, count, around) : 0;
+    Word near = open ? others.near(0, count, around, side, limit.share) : 0;
     for (; near != 0 && open; near &= near - 1) {
       const int i = __ffsll(static_cast<long long>(near)) - 1;
-      hit = places[i] >= first && static_cast<T>(rotated_iou(others.boxes[i], mine)) > threshold;
+      hit = places[i] >= first && limit.exceeded(others.boxes[i], mine);
       open = !hit;
     }
   }
@@ -204,13 +222,6 @@ __global__ void __launch_bounds__(kThreads)
   if (hits != 0 && writer) atomicOr(word, hits);
 }
 static_assert(kChunk % 32 == 0);
-
-// The largest T that is not above: a T exceeds the one if it exceeds the other.
-template <class T>
-T round_down(double threshold) {
-  const T near = static_cast<T>(threshold);
-  return static_cast<double>(near) > threshold ? std::nextafter(near, -std::numeric_limits<T>::infinity()) : near;
-}
 
 }  // namespace
 
@@ -221,22 +232,21 @@ cudaError_t nms_rotated(const NmsRotatedInput& in, const T* boxes, void* workspa
   if (in.n > std::numeric_limits<int>::max() - 2 * kChunk) return cudaErrorInvalidValue;
   const int n = int(in.n), chunks = ceil_div(n, kChunk);
   const Workspace w(workspace, in.n);
-  const T threshold = round_down<T>(in.iou_threshold);
+  const Limit<T> limit(in.iou_threshold);
   cudaError_t error =
       launch(nms_rotated_place_kernel<T>, dim3(ceil_div(n, kThreads)), dim3(kThreads), 0, stream, in, boxes, w);
   for (int chunk = 0; chunk < chunks && error == cudaSuccess; ++chunk) {
     const int in_group = chunk % kGroup, group = chunks - chunk < kGroup ? chunks - chunk : kGroup;
     const int tiles = chunks == 1 ? ceil_div(n, kTile) : kWords;
     if (in_group == 0)
-      error =
-          launch(nms_rotated_mask_kernel<T>, dim3(tiles, tiles, group), dim3(kTile), 0, stream, n, chunk, w, threshold);
+      error = launch(nms_rotated_mask_kernel<T>, dim3(tiles, tiles, group), dim3(kTile), 0, stream, n, chunk, w, limit);
     if (error != cudaSuccess) break;
     error = launch(nms_rotated_resolve_kernel, dim3(1), dim3(kChunk), 0, stream, in, chunk,
                    w.masks + int64_t(in_group) * kWords * kChunk, w, keep);
     const int begin = (chunk + 1) * kChunk;
     if (error == cudaSuccess && begin < n)
       error = launch(nms_rotated_suppress_kernel<T>, dim3(ceil_div(n - begin, kThreads), kSuppressSplit),
-                     dim3(kThreads), 0, stream, n, begin, w, threshold);
+                     dim3(kThreads), 0, stream, n, begin, w, limit);
   }
   return error;
 }

@@ -17,6 +17,7 @@ struct DetectionParams {
   bool shared;         // proposals [R, 4], else [B, R, 4]
   bool distances;      // deltas are distances from the centre to the sides, in units of the proposal's size
   double weight_x, weight_y, weight_width, weight_height;  // that other deltas are divided by
+  bool reciprocals;                                        // weights are multiplied by as such
   double clip;                                             // of the logarithms of sizes
   double score_threshold, iou_threshold;
   double min_size;     // NaN: none
@@ -28,11 +29,17 @@ STRUCTOPS_BOX_FUNCTION int64_t delta_index(const DetectionParams& p, int64_t row
   return 4 * (p.class_boxes ? row * p.classes + label : row);
 }
 
-// As torch.clamp(max=...): NaN stays.
+// As torch divides by a number: on a GPU it multiplies by the reciprocal.
 template <class T>
-STRUCTOPS_BOX_FUNCTION T size_code(T delta, T weight, T clip) {
-  const T code = delta / weight;
-  return code > clip ? clip : code;
+STRUCTOPS_BOX_FUNCTION T unweighted(const DetectionParams& p, T delta, double weight) {
+  return p.reciprocals ? delta * (T(1) / static_cast<T>(weight)) : delta / static_cast<T>(weight);
+}
+
+// The logarithm of a width or height, which torch takes the exponential of; NaN stays, as in torch.clamp.
+template <class T>
+STRUCTOPS_BOX_FUNCTION T size_code(const DetectionParams& p, T delta, double weight) {
+  const T code = unweighted(p, delta, weight), most = static_cast<T>(p.clip);
+  return code > most ? most : code;
 }
 
 // The box of four deltas, clipped to its image [2] (height, width). ex, ey: the exponentials of its size codes, not
@@ -40,14 +47,10 @@ STRUCTOPS_BOX_FUNCTION T size_code(T delta, T weight, T clip) {
 template <class T>
 STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_clipped(const DetectionParams& p, const T* deltas, const BoxOf<T>& prior, T ex,
                                                T ey, const T* image_size) {
-  BoxOf<T> box;
-  if (p.distances) {
-    const T width = prior.x2 - prior.x1, height = prior.y2 - prior.y1;
-    const T x = T(0.5) * (prior.x1 + prior.x2), y = T(0.5) * (prior.y1 + prior.y2);
-    box = {x - deltas[0] * width, y - deltas[1] * height, x + deltas[2] * width, y + deltas[3] * height};
-  } else {
-    box = decode_deltas(centre_size(prior), deltas[0] / T(p.weight_x), deltas[1] / T(p.weight_y), ex, ey);
-  }
+  const BoxOf<T> box = p.distances
+                           ? decode_distances(middle_size(prior), {deltas[0], deltas[1], deltas[2], deltas[3]}, true)
+                           : decode_deltas(centre_size(prior), unweighted(p, deltas[0], p.weight_x),
+                                           unweighted(p, deltas[1], p.weight_y), ex, ey);
   return clip(box, image_size[0], image_size[1]);
 }
 

@@ -35,6 +35,13 @@ void in_parts(const char* op, Tensor values, int64_t part) {
 // thousand, on a busy machine, 20 ms.
 constexpr int64_t kExpPart = 2048;
 
+template <class T>
+void exponentials(T* values, int64_t n) {
+  const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU, -1);
+  constexpr ScalarType type = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
+  in_parts("aten::exp_", torch::stable::from_blob(values, {n}, {1}, cpu, type), kExpPart);
+}
+
 // torch's sigmoid rounds the last few elements of a tensor, or of a thread's share, otherwise than the rest, which its
 // vectors take: 64 elements are whole vectors on any machine, and torch divides 32768 and more among threads.
 constexpr int64_t kSigmoidMultiple = 64, kSigmoidPart = 16384;
@@ -122,7 +129,7 @@ auto by_softmax(const DetectionParams& p, const Tensor& logits, const int64_t* v
 template <class S>
 Detections run(const DetectionArguments& a, const Tensor& logits) {
   using T = cpu::WideOf<S>;
-  const DetectionParams p = a.params();
+  const DetectionParams p = a.params(false);
   const ScalarType type = a.compute_type();
   std::optional<Tensor> counts;
   if (a.valid) counts = dense(*a.valid, ScalarType::Long);
@@ -134,26 +141,22 @@ Detections run(const DetectionArguments& a, const Tensor& logits) {
   } else if constexpr (std::is_same_v<S, T>) {
     found = by_softmax<T>(p, logits, valid);
   }
-  if (a.topk_candidates > 0) cpu::keep_best_of_levels(p, found, levels, a.topk_candidates);
-  if (a.per_class_topk > 0) cpu::keep_best_of_classes(p, found, a.per_class_topk);
-
   const Tensor deltas = dense(a.box_deltas, type), proposals = dense(a.proposals, type);
   const Tensor sizes = dense(a.image_sizes, type);
-  Tensor exponentials = empty(logits, {p.distances ? 0 : 2 * found.size()}, type);
-  if (!p.distances) {
-    cpu::detection_sizes(p, found, data<T>(deltas), static_cast<T*>(exponentials.mutable_data_ptr()));
-    in_parts("aten::exp_", exponentials, kExpPart);
-  }
   Tensor boxes = empty(logits, {p.images, p.detections, 4}, type),
          scores = empty(logits, {p.images, p.detections}, type);
   Tensor labels = empty(logits, {p.images, p.detections}, ScalarType::Long);
   Tensor kept = empty(logits, {p.images}, ScalarType::Long);
-  cpu::select_detections<T>(
-      p, found,
-      {data<T>(deltas), data<T>(proposals), data<T>(sizes), data<T>(exponentials),
-       static_cast<T*>(boxes.mutable_data_ptr()), static_cast<T*>(scores.mutable_data_ptr()),
-       static_cast<int64_t*>(labels.mutable_data_ptr()), static_cast<int64_t*>(kept.mutable_data_ptr())},
-      parallel_for);
+  const cpu::DetectionTensors<T> tensors{data<T>(deltas),
+                                         data<T>(proposals),
+                                         data<T>(sizes),
+                                         static_cast<T*>(boxes.mutable_data_ptr()),
+                                         static_cast<T*>(scores.mutable_data_ptr()),
+                                         static_cast<int64_t*>(labels.mutable_data_ptr()),
+                                         static_cast<int64_t*>(kept.mutable_data_ptr())};
+  // One of the two is 0.
+  const cpu::DetectionLimits limits{a.topk_candidates + a.per_class_topk, a.per_class_topk > 0, levels};
+  cpu::select_detections<T>(p, limits, found, tensors, exponentials<T>, parallel_for);
   return {boxes, scores, labels, kept};
 }
 

@@ -74,7 +74,7 @@ cuda::DetectionSlots best(const DetectionArguments& a, const DetectionParams& p,
 
 template <class T>
 Detections run(const DetectionArguments& a) {
-  const DetectionParams p = a.params();
+  const DetectionParams p = a.params(true);
   const ScalarType type = a.compute_type();
   const cudaStream_t stream = cuda::current_stream(a.class_scores);
   const auto empty = [&](std::initializer_list<int64_t> size, ScalarType of) {

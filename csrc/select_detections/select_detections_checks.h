@@ -30,7 +30,8 @@ struct DetectionArguments {
     return wide ? ScalarType::Double : ScalarType::Float;
   }
 
-  DetectionParams params() const {
+  // reciprocals: how torch divides by a number on the device.
+  DetectionParams params(bool reciprocals) const {
     return {class_scores.size(0),
             class_scores.size(1),
             class_scores.size(2),
@@ -42,6 +43,7 @@ struct DetectionArguments {
             weights[1],
             weights[2],
             weights[3],
+            reciprocals,
             clip,
             score_threshold,
             iou_threshold,

@@ -1,4 +1,8 @@
-// Candidates by their scores, the best of a level or class, their boxes, and NMS by class.
+// Candidates by their scores, and NMS down the scores until D are found.
+//
+// A detector wants the best 100 or 300 of thousands of candidates. So they are sorted some at a time, best first, and a
+// candidate meets only what is kept of its class. How many of a level or class go on needs no choice of its own either:
+// down the scores, it is a count. Most candidates never get a box, nor an exponential.
 #include "select_detections/select_detections_cpu.h"
 
 #include <algorithm>
@@ -13,7 +17,23 @@
 
 #include "common/cpu/top_k.h"
 #include "common/tensor.h"
-#include "nms/nms.h"
+#include "nms/nms_threshold.h"
+
+namespace structops::cpu {
+namespace {
+
+// Kept boxes of an image, coordinate by coordinate, with room for whole vectors.
+template <class T>
+struct KeptBoxes {
+  T *x1, *y1, *x2, *y2, *area, *label;
+  int64_t count;
+};
+
+// The label of a box that meets nothing.
+constexpr int kNoLabel = -1;
+
+}  // namespace
+}  // namespace structops::cpu
 
 #define STRUCTOPS_ISA_FILE "select_detections/select_detections_cpu_kernel.h"
 #include "common/cpu/foreach_isa.h"
@@ -24,63 +44,125 @@ namespace {
 // Values that a thread goes through at a time: 30 us.
 constexpr int64_t kPart = 1 << 17;
 
-// Keeps the `limit` best of the candidates [begin, end), best first, from `to` on. Returns where they end.
 template <class T>
-int64_t keep_best(DetectionCandidates<T>& c, int64_t begin, int64_t end, int64_t limit, int64_t to) {
-  if (end - begin <= limit) {
-    std::copy(c.index.begin() + begin, c.index.begin() + end, c.index.begin() + to);
-    std::copy(c.score.begin() + begin, c.score.begin() + end, c.score.begin() + to);
-    return to + end - begin;
+class Kept {
+  static constexpr int64_t kWidest = 64 / sizeof(T);
+  std::unique_ptr<T[]> memory_;
+  KeptBoxes<T> boxes_;
+  const T limit_;
+
+ public:
+  Kept(int64_t capacity, double iou_threshold) : limit_(round_down<T>(iou_threshold)) {
+    const int64_t row = (capacity + kWidest - 1) / kWidest * kWidest;
+    memory_ = std::make_unique_for_overwrite<T[]>(6 * row);
+    T* m = memory_.get();
+    boxes_ = {m, m + row, m + 2 * row, m + 3 * row, m + 4 * row, m + 5 * row, 0};
+    std::fill_n(m, 6 * row, T(kNoLabel));
   }
-  const std::vector<int64_t> index(c.index.begin() + begin, c.index.begin() + end);
-  const std::vector<T> score(c.score.begin() + begin, c.score.begin() + end);
-  std::vector<int32_t> best(limit);
-  top_k(score.data(), {{1, 1, end - begin}, {0, 0, 1}}, limit, kNoFloor, best.data());
-  for (const int32_t place : best) {
-    c.index[to] = index[place];
-    c.score[to++] = score[place];
+  int64_t count() const { return boxes_.count; }
+
+  // Keeps the box unless one of its class that is kept already overlaps it.
+  bool keep(const BoxOf<T>& b, int64_t label) {
+    // Only boxes of positive, finite area take part. Any other meets all boxes with an intersection of 0, or a union
+    // that is infinite or NaN, and an IoU of 0 or NaN exceeds nothing. An IoU is never above 1.
+    const T area = (b.x2 - b.x1) * (b.y2 - b.y1);
+    const bool takes_part =
+        limit_ < 1 && b.x1 < b.x2 && b.y1 < b.y2 && area > 0 && area <= std::numeric_limits<T>::max();
+    bool met = false;
+    if (takes_part) STRUCTOPS_ISA_DISPATCH(meet<T>(boxes_, b, area, static_cast<T>(label), limit_, met));
+    if (met) return false;
+    const int64_t i = boxes_.count++;
+    boxes_.x1[i] = b.x1, boxes_.y1[i] = b.y1, boxes_.x2[i] = b.x2, boxes_.y2[i] = b.y2;
+    boxes_.area[i] = area;
+    boxes_.label[i] = static_cast<T>(takes_part ? label : kNoLabel);
+    return true;
   }
-  return to;
+};
+
+// Lists the candidates of each image class by class.
+template <class T>
+void sort_by_class(const DetectionParams& p, DetectionCandidates<T>& c) {
+  DetectionCandidates<T> sorted = c;
+  std::vector<int64_t> place(p.classes + 1);
+  for (int64_t image = 0; image < p.images; ++image) {
+    std::fill(place.begin(), place.end(), 0);
+    for (int64_t i = c.begin[image]; i < c.begin[image + 1]; ++i) ++place[c.index[i] % p.classes + 1];
+    place[0] = c.begin[image];
+    for (int64_t label = 0; label < p.classes; ++label) place[label + 1] += place[label];
+    for (int64_t i = c.begin[image]; i < c.begin[image + 1]; ++i) {
+      const int64_t at = place[c.index[i] % p.classes]++;
+      sorted.index[at] = c.index[i];
+      sorted.score[at] = c.score[i];
+    }
+  }
+  c = std::move(sorted);
 }
 
+// One image: its candidates [N], tensors from its first row on.
 template <class T>
-void truncate(DetectionCandidates<T>& c, int64_t size) {
-  c.index.resize(size);
-  c.score.resize(size);
-  c.begin.back() = size;
-}
+struct DetectionImage {
+  const DetectionParams& p;
+  const DetectionLimits& limits;
+  const int64_t* index;
+  const T* score;
+  int64_t candidates;
+  DetectionTensors<T> t;
 
-// Boxes of the candidates [begin, end) of one image, and what NMS leaves of them.
-template <class T>
-void select_in_image(const DetectionParams& p, const DetectionCandidates<T>& c, const DetectionTensors<T>& t,
-                     int64_t image, ParallelFor parallel_for) {
-  const int64_t begin = c.begin[image], end = c.begin[image + 1];
-  const auto boxes = std::make_unique_for_overwrite<BoxOf<T>[]>(end - begin);
-  const auto scores = std::make_unique_for_overwrite<T[]>(end - begin);
-  const auto labels = std::make_unique_for_overwrite<int64_t[]>(end - begin);
-  const auto* priors = reinterpret_cast<const BoxOf<T>*>(t.proposals) + (p.shared ? 0 : image * p.rows);
-  int64_t n = 0;
-  for (int64_t i = begin; i < end; ++i) {
-    const int64_t row = c.index[i] / p.classes, label = c.index[i] % p.classes;
-    const T* e = t.exponentials + (p.distances ? 0 : 2 * i);
-    boxes[n] = decode_clipped(p, t.deltas + delta_index(p, image * p.rows + row, label), priors[row],
-                              p.distances ? T(0) : e[0], p.distances ? T(0) : e[1], t.image_sizes + 2 * image);
-    scores[n] = c.score[i];
-    labels[n] = label;
-    n += large_enough(p, boxes[n]);
+  int64_t group(int64_t candidate) const {
+    if (limits.by_class) return index[candidate] % p.classes;
+    int64_t level = 0;
+    for (int64_t row = index[candidate] / p.classes; (row -= limits.levels[level]) >= 0;) ++level;
+    return level;
   }
-  const std::vector<int64_t> kept =
-      nms(reinterpret_cast<const T*>(boxes.get()), scores.get(), labels.get(), n, p.iou_threshold, parallel_for);
-  const int64_t count = std::min<int64_t>(kept.size(), p.detections), first = image * p.detections;
-  auto* box = reinterpret_cast<BoxOf<T>*>(t.boxes) + first;
-  for (int64_t d = 0; d < p.detections; ++d) {
-    const bool there = d < count;
-    box[d] = there ? boxes[kept[d]] : BoxOf<T>{};
-    t.scores[first + d] = there ? scores[kept[d]] : T(0);
-    t.labels[first + d] = there ? labels[kept[d]] : -1;
+  const T* delta(int64_t candidate) const {
+    return t.deltas + delta_index(p, index[candidate] / p.classes, index[candidate] % p.classes);
   }
-  t.counts[image] = count;
-}
+
+  // Candidates order [n], best first, go on until D are kept.
+  void walk(const std::vector<int32_t>& order, Kept<T>& kept, Exponentials<T> exponentials) const {
+    if (order.empty()) return;
+    std::vector<T> sizes(p.distances ? 0 : 2 * order.size());
+    if (!p.distances) {
+      for (size_t i = 0; i < order.size(); ++i) {
+        sizes[2 * i] = size_code(p, delta(order[i])[2], p.weight_width);
+        sizes[2 * i + 1] = size_code(p, delta(order[i])[3], p.weight_height);
+      }
+      exponentials(sizes.data(), sizes.size());
+    }
+    for (size_t i = 0; i < order.size() && kept.count() < p.detections; ++i) {
+      const int64_t row = index[order[i]] / p.classes, label = index[order[i]] % p.classes;
+      const BoxOf<T> box =
+          decode_clipped(p, delta(order[i]), reinterpret_cast<const BoxOf<T>*>(t.proposals)[row],
+                         p.distances ? T(0) : sizes[2 * i], p.distances ? T(0) : sizes[2 * i + 1], t.image_sizes);
+      if (!large_enough(p, box) || !kept.keep(box, label)) continue;
+      const int64_t d = kept.count() - 1;
+      reinterpret_cast<BoxOf<T>*>(t.boxes)[d] = box;
+      t.scores[d] = score[order[i]];
+      t.labels[d] = label;
+    }
+  }
+
+  void select(Exponentials<T> exponentials) const {
+    Kept<T> kept(p.detections, p.iou_threshold);
+    std::vector<int64_t> taken(limits.by_class ? p.classes : limits.levels.size());
+    std::vector<int32_t> best, order;
+    // A few times as many as are wanted are enough as a rule; 8 times as many again, until there are no more.
+    int64_t looked = 0, size = std::max<int64_t>(256, 4 * p.detections);
+    for (; looked < candidates && kept.count() < p.detections; size *= 8) {
+      size = std::min(size, candidates);
+      best.resize(size);
+      top_k(score, {{1, 1, candidates}, {0, 0, 1}}, size, kNoFloor, best.data());
+      order.clear();
+      for (; looked < size; ++looked)
+        if (limits.limit == 0 || taken[group(best[looked])]++ < limits.limit) order.push_back(best[looked]);
+      walk(order, kept, exponentials);
+    }
+    *t.counts = kept.count();
+    std::fill(t.boxes + 4 * kept.count(), t.boxes + 4 * p.detections, T(0));
+    std::fill(t.scores + kept.count(), t.scores + p.detections, T(0));
+    std::fill(t.labels + kept.count(), t.labels + p.detections, -1);
+  }
+};
 
 }  // namespace
 
@@ -103,7 +185,8 @@ auto detection_candidates(const DetectionParams& p, const S* values, const int64
         const auto& c = *static_cast<Context*>(pointer);
         for (int64_t i = first; i < last; ++i) {
           const int64_t image = i / c.parts, begin = i % c.parts * kPart;
-          const int64_t end = std::min(begin + kPart, used_rows(c.p, c.valid, image) * c.p.classes);
+          const int64_t rows = c.valid == nullptr ? c.p.rows : std::clamp<int64_t>(c.valid[image], 0, c.p.rows);
+          const int64_t end = std::min(begin + kPart, rows * c.p.classes);
           const S* part = c.values + image * c.p.rows * c.p.classes + begin;
           if (begin < end) STRUCTOPS_ISA_DISPATCH(append_at_least<S>(part, end - begin, c.least, begin, c.found[i]));
         }
@@ -132,81 +215,38 @@ void keep_above(DetectionCandidates<T>& c, T threshold) {
     }
     c.begin[image + 1] = to;
   }
-  truncate(c, to);
+  c.index.resize(to);
+  c.score.resize(to);
 }
 
 template <class T>
-void keep_best_of_levels(const DetectionParams& p, DetectionCandidates<T>& c, const std::vector<int64_t>& levels,
-                         int64_t limit) {
-  int64_t to = 0, from = 0;
-  for (int64_t image = 0; image < p.images; ++image) {
-    const int64_t image_end = c.begin[image + 1];
-    int64_t last = 0;
-    for (const int64_t size : levels) {
-      last += size * p.classes;
-      const int64_t end = std::lower_bound(c.index.begin() + from, c.index.begin() + image_end, last) - c.index.begin();
-      to = keep_best(c, from, end, limit, to);
-      from = end;
-    }
-    c.begin[image + 1] = to;
-  }
-  truncate(c, to);
-}
-
-template <class T>
-void keep_best_of_classes(const DetectionParams& p, DetectionCandidates<T>& c, int64_t limit) {
-  DetectionCandidates<T> sorted = c;
-  std::vector<int64_t> place(p.classes + 1);  // where the candidates of each class begin
-  int64_t to = 0, from = 0;
-  for (int64_t image = 0; image < p.images; ++image) {
-    const int64_t end = c.begin[image + 1];
-    std::fill(place.begin(), place.end(), 0);
-    for (int64_t i = from; i < end; ++i) ++place[c.index[i] % p.classes + 1];
-    place[0] = from;
-    for (int64_t label = 0; label < p.classes; ++label) place[label + 1] += place[label];
-    for (int64_t i = from; i < end; ++i) {
-      const int64_t at = place[c.index[i] % p.classes]++;
-      sorted.index[at] = c.index[i];
-      sorted.score[at] = c.score[i];
-    }
-    for (int64_t label = 0; label < p.classes; ++label) {  // by now, where each class ends
-      to = keep_best(sorted, from, place[label], limit, to);
-      from = place[label];
-    }
-    sorted.begin[image + 1] = to;
-  }
-  truncate(sorted, to);
-  c = std::move(sorted);
-}
-
-template <class T>
-void detection_sizes(const DetectionParams& p, const DetectionCandidates<T>& c, const T* deltas, T* out) {
-  const T width = static_cast<T>(p.weight_width), height = static_cast<T>(p.weight_height);
-  const T largest = static_cast<T>(p.clip);
-  for (int64_t image = 0; image < p.images; ++image) {
-    for (int64_t i = c.begin[image]; i < c.begin[image + 1]; ++i) {
-      const T* delta = deltas + delta_index(p, image * p.rows + c.index[i] / p.classes, c.index[i] % p.classes);
-      out[2 * i] = size_code(delta[2], width, largest);
-      out[2 * i + 1] = size_code(delta[3], height, largest);
-    }
-  }
-}
-
-template <class T>
-void select_detections(const DetectionParams& p, const DetectionCandidates<T>& candidates,
-                       const DetectionTensors<T>& tensors, ParallelFor parallel_for) {
+void select_detections(const DetectionParams& p, const DetectionLimits& limits, DetectionCandidates<T>& candidates,
+                       const DetectionTensors<T>& tensors, Exponentials<T> exponentials, ParallelFor parallel_for) {
+  if (limits.limit > 0 && limits.by_class) sort_by_class(p, candidates);
   struct Context {
     const DetectionParams& p;
+    const DetectionLimits& limits;
     const DetectionCandidates<T>& candidates;
-    const DetectionTensors<T>& tensors;
-    ParallelFor parallel_for;
-  } context{p, candidates, tensors, parallel_for};
+    const DetectionTensors<T>& t;
+    Exponentials<T> exponentials;
+  } context{p, limits, candidates, tensors, exponentials};
   parallel_for(
       p.images, 1,
       [](int64_t first, int64_t last, void* pointer) {
-        const auto& c = *static_cast<Context*>(pointer);
-        for (int64_t image = first; image < last; ++image)
-          select_in_image(c.p, c.candidates, c.tensors, image, c.parallel_for);
+        const auto& [p, limits, c, t, exponentials] = *static_cast<Context*>(pointer);
+        for (int64_t image = first; image < last; ++image) {
+          const int64_t begin = c.begin[image], d = image * p.detections;
+          const T* deltas = t.deltas + delta_index(p, image * p.rows, 0);
+          const T* proposals = t.proposals + (p.shared ? 0 : image * p.rows * 4);
+          const DetectionImage<T> one{p,
+                                      limits,
+                                      c.index.data() + begin,
+                                      c.score.data() + begin,
+                                      c.begin[image + 1] - begin,
+                                      {deltas, proposals, t.image_sizes + 2 * image, t.boxes + 4 * d, t.scores + d,
+                                       t.labels + d, t.counts + image}};
+          one.select(exponentials);
+        }
       },
       &context);
 }
@@ -220,15 +260,12 @@ template DetectionCandidates<float> detection_candidates<float>(const DetectionP
 template DetectionCandidates<double> detection_candidates<double>(const DetectionParams&, const double*, const int64_t*,
                                                                   double, ParallelFor);
 
-#define INSTANTIATE(T)                                                                                               \
-  template void keep_above<T>(DetectionCandidates<T>&, T);                                                           \
-  template void keep_best_of_levels<T>(const DetectionParams&, DetectionCandidates<T>&, const std::vector<int64_t>&, \
-                                       int64_t);                                                                     \
-  template void keep_best_of_classes<T>(const DetectionParams&, DetectionCandidates<T>&, int64_t);                   \
-  template void detection_sizes<T>(const DetectionParams&, const DetectionCandidates<T>&, const T*, T*);             \
-  template void select_detections<T>(const DetectionParams&, const DetectionCandidates<T>&,                          \
-                                     const DetectionTensors<T>&, ParallelFor);
+#define INSTANTIATE(T)                                                                                        \
+  template void keep_above<T>(DetectionCandidates<T>&, T);                                                    \
+  template void select_detections<T>(const DetectionParams&, const DetectionLimits&, DetectionCandidates<T>&, \
+                                     const DetectionTensors<T>&, Exponentials<T>, ParallelFor);
 INSTANTIATE(float)
 INSTANTIATE(double)
+#undef INSTANTIATE
 
 }  // namespace structops::cpu

@@ -8,7 +8,7 @@
 
 namespace structops::cpu {
 
-// (row, class) pairs of all images that are still in the race, in the order that decides between equal scores.
+// (row, class) pairs of all images with a score above the threshold, in the order that decides between equal scores.
 template <class T>
 struct DetectionCandidates {
   std::vector<int64_t> index;  // [N] row * C + class
@@ -17,16 +17,11 @@ struct DetectionCandidates {
   int64_t size() const { return begin.back(); }
 };
 
-// How many rows of an image are boxes; valid [B] or null.
-inline int64_t used_rows(const DetectionParams& p, const int64_t* valid, int64_t image) {
-  return valid == nullptr ? p.rows : std::clamp<int64_t>(valid[image], 0, p.rows);
-}
-
 // What a storage type is computed in.
 template <class S>
 using WideOf = std::conditional_t<std::is_same_v<S, double>, double, float>;
 
-// Those of values [B, R, C] that are `least` or more, still without scores, by rising index.
+// Those of values [B, R, C] that are `least` or more, still without scores, by rising index. valid [B] or null.
 template <class S>
 auto detection_candidates(const DetectionParams& p, const S* values, const int64_t* valid, double least,
                           ParallelFor parallel_for) -> DetectionCandidates<WideOf<S>>;
@@ -35,30 +30,28 @@ auto detection_candidates(const DetectionParams& p, const S* values, const int64
 template <class T>
 void keep_above(DetectionCandidates<T>& candidates, T threshold);
 
-// Keeps the `limit` best of each level; levels: sizes that add up to R.
-template <class T>
-void keep_best_of_levels(const DetectionParams& p, DetectionCandidates<T>& candidates,
-                         const std::vector<int64_t>& levels, int64_t limit);
+// At most so many candidates of each group go on.
+struct DetectionLimits {
+  int64_t limit;                       // 0: all
+  bool by_class;                       // groups are classes; else levels
+  const std::vector<int64_t>& levels;  // sizes that add up to R
+};
 
-// Lists candidates class by class, and keeps the `limit` best of each.
+// Takes n exponentials in place: torch's own.
 template <class T>
-void keep_best_of_classes(const DetectionParams& p, DetectionCandidates<T>& candidates, int64_t limit);
+using Exponentials = void (*)(T* values, int64_t n);
 
-// Logarithms of sizes, out [N, 2] (width, height), that a box is decoded from.
-template <class T>
-void detection_sizes(const DetectionParams& p, const DetectionCandidates<T>& candidates, const T* deltas, T* out);
-
-// Outputs as the op has them; exponentials [N, 2], those of detection_sizes, or null with distances; image_sizes
-// [B, 2] (height, width).
+// deltas, proposals and image_sizes as the op has them, dense.
 template <class T>
 struct DetectionTensors {
-  const T *deltas, *proposals, *image_sizes, *exponentials;
+  const T *deltas, *proposals, *image_sizes;
   T *boxes, *scores;         // [B, D, 4], [B, D]
   int64_t *labels, *counts;  // [B, D], [B]
 };
 
+// Reorders the candidates where classes are limited.
 template <class T>
-void select_detections(const DetectionParams& p, const DetectionCandidates<T>& candidates, const DetectionTensors<T>& t,
-                       ParallelFor parallel_for);
+void select_detections(const DetectionParams& p, const DetectionLimits& limits, DetectionCandidates<T>& candidates,
+                       const DetectionTensors<T>& tensors, Exponentials<T> exponentials, ParallelFor parallel_for);
 
 }  // namespace structops::cpu

@@ -71,8 +71,8 @@ __global__ void __launch_bounds__(kThreads) detection_sizes_kernel(const Detecti
   const Candidate c = eligible(p, slots, head, image, i - image * slots.count, score);
   if (c.label >= 0) {
     const T* delta = head.deltas + delta_index(p, image * p.rows + c.row, c.label);
-    width = size_code(delta[2], static_cast<T>(p.weight_width), static_cast<T>(p.clip));
-    height = size_code(delta[3], static_cast<T>(p.weight_height), static_cast<T>(p.clip));
+    width = size_code(p, delta[2], p.weight_width);
+    height = size_code(p, delta[3], p.weight_height);
   }
   codes[2 * i] = width;
   codes[2 * i + 1] = height;

@@ -8,8 +8,8 @@
 // softplus come from exp(-|x|), which neither overflows nor loses digits. A term whose factor is zero is left out, so
 // that an infinite logit has the limit as its loss, and not 0 * inf.
 //
-// M is the mathematics of V: exp of numbers <= 0, log1p of numbers in [0, 1], power(hard) = hard^gamma, largest, and
-// square: whether gamma is 2, which needs no power.
+// M is the mathematics of V: exp of numbers <= 0, log1p of numbers in [0, 1], divide by a number in [1, 2], power(hard)
+// = hard^gamma, largest, and square: whether gamma is 2, which needs no power.
 template <class V, class M>
 struct Focal {
   V one, positive, negative, gamma;
@@ -20,7 +20,7 @@ struct Focal {
   };
 
   STRUCTOPS_HOST_DEVICE Parts parts(V x, V t, V size) const {
-    const V zero{}, e = maths.exp(-size), near = one / (one + e), far = e * near, rest = one - t;
+    const V zero{}, e = maths.exp(-size), near = maths.divide(one, one + e), far = e * near, rest = one - t;
     const V p = x < zero ? far : near, q = x < zero ? near : far;
     const V share = x < zero ? t : rest;
     const V linear = share == zero ? zero : share * size;

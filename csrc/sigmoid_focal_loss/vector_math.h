@@ -1,8 +1,8 @@
 // exp, log1p and powers of vectors, to about two units in the last place.
 //
 // Included once per instruction set inside its namespace, after common/cpu/vec.h. Numbers below the smallest normal one
-// count as zero. Series are Taylor's, cut where the next term is below half a unit in the last place: the minimax
-// polynomials that would save one or two of their terms are no faster, since memory is the limit.
+// count as zero. Series are Taylor's, cut where the next term is below half a unit in the last place: their
+// coefficients need no table, and a minimax polynomial would save one or two of eight terms.
 
 template <class A>
 struct Format;
@@ -66,13 +66,14 @@ struct VectorMath {
     const V r = multiply_add(n, broadcast(-F::ln2_low), multiply_add(n, broadcast(-F::ln2_high), x));
     return exp_series(r) * power_of_two(rounded);
   }
+  static V divide(V a, V b) { return a / b; }
   // e in [0, 1], or NaN.
   static V log1p(V e) { return twice_atanh<F::log1p_terms>(e / (e + A(2))); }
 };
 
 // x^gamma for x in [0, 1] and gamma >= 0: 2^(gamma (k + log2 f)) with x = 2^k f. gamma is cut in two, so that its high
-// part times k is exact and the integer of the exponent is split off before anything is rounded: otherwise 1e-30^2
-// would be off by 40 units in the last place.
+// part times k is exact and the integer of the exponent is split off before anything is rounded: otherwise
+// 1e-30^1.5 could be off by 40 units in the last place.
 template <class A>
 struct PowerMath : VectorMath<A> {
   using typename VectorMath<A>::V;

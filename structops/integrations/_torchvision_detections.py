@@ -19,13 +19,15 @@ from torchvision.models.detection.ssd import SSD
 
 from structops import ops
 from structops.integrations._torchvision_devices import patched
-from structops.integrations._torchvision_methods import Method
+from structops.integrations._torchvision_methods import Method, Own
 from structops.ops.select_detections import MAX_LEVELS, MAX_TOPK
 
 Detection = dict[str, Tensor]
 
+_DELTAS, _DISTANCES = Own(BoxCoder, "decode", "decode_single"), Own(BoxLinearCoder, "decode")
 
-def _takes(model: Any, coder: type, tensors: Sequence[Any], image_shapes: Sequence[Any]) -> bool:
+
+def _takes(model: Any, coder: Own, tensors: Sequence[Any], image_shapes: Sequence[Any]) -> bool:
     """Whether structops gives what torchvision would."""
     first = tensors[0]
     return (
@@ -36,9 +38,9 @@ def _takes(model: Any, coder: type, tensors: Sequence[Any], image_shapes: Sequen
         and first.dtype in (torch.float32, torch.float64)
         and all(t.dtype == first.dtype and t.device == first.device for t in tensors)
         and not (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
-        and type(model.box_coder) is coder
-        and (coder is not BoxCoder or all(w != 0 for w in model.box_coder.weights))
-        and (coder is not BoxLinearCoder or model.box_coder.normalize_by_size)
+        and coder(model.box_coder)
+        and (coder is not _DELTAS or (len(model.box_coder.weights) == 4 and all(model.box_coder.weights)))
+        and (coder is not _DISTANCES or model.box_coder.normalize_by_size)
         and model.score_thresh == model.score_thresh
         and model.nms_thresh >= 0
         and model.detections_per_img >= 0
@@ -99,7 +101,7 @@ def _of_heads(
     else:
         tensors = (class_logits, box_regression, *proposals)
         if not (
-            _takes(self, BoxCoder, tensors, image_shapes)
+            _takes(self, _DELTAS, tensors, image_shapes)
             and len(proposals) == len(image_shapes) > 0
             and class_logits.dim() == 2
             and class_logits.shape[1] > 1
@@ -113,9 +115,9 @@ def _of_heads(
         return list(boxes), list(scores), list(labels)
 
 
-def _by_level(self, head_outputs: Any, anchors: Any, image_shapes: Any, coder: type, **options: Any) -> Any:
+def _by_level(self, head_outputs: Any, anchors: Any, image_shapes: Any, coder: Own, **options: Any) -> Any:
     """What RetinaNet and FCOS share: one class or one centre a location, levels in lists; ``None``: not taken."""
-    names = ["cls_logits", "bbox_regression", *(["bbox_ctrness"] if coder is BoxLinearCoder else [])]
+    names = ["cls_logits", "bbox_regression", *(["bbox_ctrness"] if coder is _DISTANCES else [])]
     outputs = [head_outputs[name] for name in names]
     logits, deltas = outputs[:2]
     images, levels = len(image_shapes), [x.shape[1] if x.dim() == 3 else -1 for x in logits]
@@ -138,7 +140,7 @@ def _by_level(self, head_outputs: Any, anchors: Any, image_shapes: Any, coder: t
     ):
         return None
     priors = _priors([_joined(of_image, 0) for of_image in anchors])
-    if coder is BoxLinearCoder:
+    if coder is _DISTANCES:
         options |= {"coding": "distances", "centerness": _joined(outputs[2], 1)}
     given = (_joined(logits, 1), _joined(deltas, 1), priors, image_shapes)
     limits = {"topk_candidates": self.topk_candidates, "levels": levels}
@@ -152,7 +154,7 @@ def _of_retinanet(
     if torch.jit.is_scripting():
         return self._torchvision_postprocess_detections(head_outputs, anchors, image_shapes)
     else:
-        found = _by_level(self, head_outputs, anchors, image_shapes, BoxCoder)
+        found = _by_level(self, head_outputs, anchors, image_shapes, _DELTAS)
         if found is None:
             return self._torchvision_postprocess_detections(head_outputs, anchors, image_shapes)
         return found
@@ -165,7 +167,7 @@ def _of_fcos(
     if torch.jit.is_scripting():
         return self._torchvision_postprocess_detections(head_outputs, anchors, image_shapes)
     else:
-        found = _by_level(self, head_outputs, anchors, image_shapes, BoxLinearCoder)
+        found = _by_level(self, head_outputs, anchors, image_shapes, _DISTANCES)
         if found is None:
             return self._torchvision_postprocess_detections(head_outputs, anchors, image_shapes)
         return found
@@ -181,7 +183,7 @@ def _of_ssd(
         logits, deltas = head_outputs["cls_logits"], head_outputs["bbox_regression"]
         images, rows = len(image_shapes), logits.shape[1] if logits.dim() == 3 else -1
         if not (
-            _takes(self, BoxCoder, (logits, deltas, *image_anchors), image_shapes)
+            _takes(self, _DELTAS, (logits, deltas, *image_anchors), image_shapes)
             and images == len(image_anchors) == len(logits) > 0
             and logits.shape[-1] > 1
             and deltas.shape == (images, rows, 4)

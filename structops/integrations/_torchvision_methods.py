@@ -16,6 +16,19 @@ Method = tuple[type, Callable[..., Any], Callable[..., Any]]
 ORIGINAL = "_torchvision_"
 
 
+class Own:
+    """Whether an object has a class's methods as they are now, before any patch: not a subclass's, nor anybody's who
+    has changed them."""
+
+    def __init__(self, owner: type, *names: str) -> None:
+        self._owner, self._methods = owner, {name: vars(owner)[name] for name in names}
+
+    def __call__(self, instance: Any) -> bool:
+        return type(instance) is self._owner and all(
+            vars(self._owner)[name] is method and name not in vars(instance) for name, method in self._methods.items()
+        )
+
+
 def _renamed(function: Any, name: str) -> Callable[..., Any]:
     """The same function; TorchScript goes by its own name, and refuses two methods of one."""
     renamed = FunctionType(function.__code__, function.__globals__, name, function.__defaults__, function.__closure__)

@@ -6,6 +6,7 @@ from structops.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, g
 from structops.ops.box_iou_rotated import box_iou_rotated
 from structops.ops.generate_proposals import generate_proposals
 from structops.ops.match_boxes import match_boxes
+from structops.ops.matrix_nms import matrix_nms
 from structops.ops.multiscale_roi_align import multiscale_roi_align
 from structops.ops.nms import batched_nms, nms
 from structops.ops.nms_1d import nms_1d
@@ -36,6 +37,7 @@ __all__ = [
     "generate_anchors",
     "generate_proposals",
     "match_boxes",
+    "matrix_nms",
     "multiscale_roi_align",
     "nms",
     "nms_1d",

@@ -1,7 +1,6 @@
 """Anchors, default boxes and grid points of all levels of a detector at once: public functions, fakes and checks.
 
-None is differentiable: what goes in is detached. :func:`cell_anchors` and :func:`wh_pairs` make the few numbers that
-they start from.
+None is differentiable. :func:`cell_anchors` and :func:`wh_pairs` make the few numbers that they start from.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ def generate_anchors(
     op = "generate_anchors"
     _require_tensors(op, "cell_anchors", cell_anchors)
     sizes = _flat(op, "grid_sizes", grid_sizes, single=False)
-    return _generate_anchors([c.detach() for c in cell_anchors], sizes, _flat(op, "strides", strides))
+    return _generate_anchors(list(cell_anchors), sizes, _flat(op, "strides", strides))
 
 
 def default_boxes(
@@ -78,7 +77,7 @@ def default_boxes(
     _require_tensors(op, "wh_pairs", wh_pairs)
     sizes = _flat(op, "grid_sizes", grid_sizes, single=False)
     image = _flat(op, "image_size", [image_size], single=False)
-    return _default_boxes([p.detach() for p in wh_pairs], sizes, image, [float(s) for s in steps or ()], clip)
+    return _default_boxes(list(wh_pairs), sizes, image, [float(s) for s in steps or ()], clip)
 
 
 def yolo_grid(
@@ -110,7 +109,7 @@ def yolo_grid(
     op = "yolo_grid"
     require(isinstance(like, torch.Tensor), lambda: f"{op}: like must be a tensor, got {type(like).__name__}")
     sizes = _flat(op, "grid_sizes", grid_sizes, single=False)
-    return _yolo_grid(like.detach(), sizes, _flat(op, "strides", strides), float(offset), with_stride)
+    return _yolo_grid(like, sizes, _flat(op, "strides", strides), float(offset), with_stride)
 
 
 def cell_anchors(

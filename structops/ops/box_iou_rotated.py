@@ -32,7 +32,7 @@ def box_iou_rotated(boxes1: torch.Tensor, boxes2: torch.Tensor, *, elementwise: 
     Raises:
         RuntimeError: for a wrong rank, dtype or device, or elementwise a different number of boxes.
     """
-    return _box_iou_rotated(boxes1.detach(), boxes2.detach(), elementwise)
+    return _box_iou_rotated(boxes1, boxes2, elementwise)
 
 
 def check_boxes(op: str, name: str, boxes: torch.Tensor) -> None:

@@ -84,7 +84,11 @@ def generate_proposals(
     )
     if not isinstance(image_sizes, torch.Tensor):
         pairs = [list(size) for size in image_sizes]
-        image_sizes = torch.tensor(pairs, device=objectness[0].device).view(len(pairs), -1)
+        require(
+            all(len(pair) == 2 for pair in pairs),
+            lambda: f"{NAME}: image_sizes must be [B, 2] (height, width) or such pairs, got {pairs}",
+        )
+        image_sizes = torch.tensor(pairs, device=objectness[0].device).view(-1, 2)
     with torch.no_grad():
         return _generate_proposals(
             list(objectness),

@@ -53,8 +53,7 @@ def match_boxes(
         valid is None or isinstance(valid, torch.Tensor),
         lambda: f"match_boxes: valid must be a tensor, got {type(valid).__name__}",
     )
-    # Detached: an op without a gradient would mark its floating result as one that has none yet.
-    return _match_boxes(gt.detach(), anchors.detach(), high_threshold, low_threshold, allow_low_quality_matches, valid)
+    return _match_boxes(gt, anchors, high_threshold, low_threshold, allow_low_quality_matches, valid)
 
 
 def _check(gt, anchors, high_threshold, low_threshold, allow_low_quality_matches, valid) -> None:

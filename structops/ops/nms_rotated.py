@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from structops import _checks
 from structops._backend import Op
-from structops._checks import require
 from structops.ops.box_iou_rotated import check_boxes
+from structops.ops.nms import check_classes, check_iou_threshold, check_scores
 
 
 def nms_rotated(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
@@ -57,26 +56,13 @@ def batched_nms_rotated(
 
 def _check(boxes, scores, iou_threshold, op: str = "nms_rotated") -> None:
     check_boxes(op, "boxes", boxes)
-    require(scores.dim() == 1, lambda: f"{op}: scores must be [N] (1 dimension), got {scores.dim()} dimensions")
-    _checks.floating(op, "scores", scores)
-    require(
-        scores.shape[0] == boxes.shape[0],
-        lambda: f"{op}: scores must have one entry a box, got {scores.shape[0]} for {boxes.shape[0]} boxes",
-    )
-    _checks.same_device(op, "scores", scores, "boxes", boxes)
-    require(iou_threshold >= 0, lambda: f"{op}: iou_threshold must be 0 or more, got {iou_threshold}")
+    check_scores(op, scores, boxes)
+    check_iou_threshold(op, iou_threshold)
 
 
 def _check_batched(boxes, scores, idxs, iou_threshold) -> None:
-    op = "batched_nms_rotated"
-    _check(boxes, scores, iou_threshold, op)
-    require(idxs.dim() == 1, lambda: f"{op}: idxs must be [N] (1 dimension), got {idxs.dim()} dimensions")
-    require(
-        idxs.shape[0] == boxes.shape[0],
-        lambda: f"{op}: idxs must have one entry a box, got {idxs.shape[0]} for {boxes.shape[0]} boxes",
-    )
-    require(idxs.dtype in _checks.INTEGER, lambda: f"{op}: idxs must be an integer tensor, got {idxs.dtype}")
-    _checks.same_device(op, "idxs", idxs, "boxes", boxes)
+    _check(boxes, scores, iou_threshold, "batched_nms_rotated")
+    check_classes("batched_nms_rotated", idxs, boxes)
 
 
 def _fake(boxes, *_):

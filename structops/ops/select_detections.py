@@ -52,7 +52,8 @@ def select_detections(
         coding="distances"
         # SSD: background=0, per_class_topk=400, score_threshold=0.01, iou_threshold=0.45, min_size=None, detections=200
 
-    Nothing waits for the device, and sizes do not depend on the data, so the whole can be captured in a CUDA graph.
+    Nothing waits for the device, and sizes do not depend on the data, so the whole can be captured in a CUDA graph. Not
+    differentiable.
 
     Args:
         class_scores: logits ``[B, R, C]`` of R boxes an image; float16, bfloat16, float32 or float64. Halves are
@@ -103,24 +104,27 @@ def select_detections(
         raise ValueError(f'{op}: coding must be "deltas" or "distances", got {coding!r}')
     for name, limit in (("topk_candidates", topk_candidates), ("per_class_topk", per_class_topk)):
         require(
-            limit is None or limit > 0, lambda name=name, limit=limit: f"{op}: {name} must be positive, got {limit}"
-        )  # type: ignore[misc]
+            limit is None or limit > 0,
+            lambda name=name, limit=limit: f"{op}: {name}, where it is given, must be positive, got {limit}",  # type: ignore[misc]
+        )
     require(background is None or background >= 0, lambda: f"{op}: background must not be negative, got {background}")
-    if isinstance(proposals, list | tuple):
+    if isinstance(proposals, torch.Tensor):
+        boxes = proposals
+    else:
         require(valid is None, lambda: f"{op}: valid goes with padded proposals, not with a list")
-        class_scores, box_deltas, proposals, valid = _padded(class_scores, box_deltas, proposals)
+        class_scores, box_deltas, boxes, valid = _padded(class_scores, box_deltas, proposals)
     if not isinstance(image_sizes, torch.Tensor):
         sizes = [list(size) for size in image_sizes]
         image_sizes = torch.tensor(sizes, device=class_scores.device).view(len(sizes), -1)
     if centerness is not None and centerness.dim() == 3:
         centerness = centerness.squeeze(2)
     return _select_detections(
-        class_scores,
-        box_deltas,
-        proposals,
+        class_scores.detach(),
+        box_deltas.detach(),
+        boxes.detach(),
         image_sizes,
         valid,
-        centerness,
+        None if centerness is None else centerness.detach(),
         [] if levels is None else list(levels),
         activation == "sigmoid",
         -1 if background is None else background,

@@ -76,14 +76,14 @@ def generate_proposals(
     counts = torch.zeros(images, dtype=torch.int64, device=device)
     if images == 0:
         return proposals, scores, counts
-    level = torch.cat(levels)
+    level_of = torch.cat(levels)
     # All images at once: torch's sigmoid on a CPU rounds the last few elements of a tensor otherwise than the rest.
     probability = torch.stack([torch.cat(of_image) for of_image in zip(*logits, strict=True)]).sigmoid()
     for image, of_image in enumerate(zip(*boxes, strict=True)):
         box = clip_to_image(torch.cat(of_image), *image_sizes[image].to(compute))
         score = probability[image]
-        width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
-        taking = ((width >= min_size) & (height >= min_size) & (score >= score_thresh)).nonzero()[:, 0]
-        kept = taking[batched_nms(box[taking], score[taking], level[taking], nms_thresh)[:post_nms_top_n]]
+        large = ((box[:, 2:] - box[:, :2]) >= min_size).all(1)
+        taking = (large & (score >= score_thresh)).nonzero()[:, 0]
+        kept = taking[batched_nms(box[taking], score[taking], level_of[taking], nms_thresh)[:post_nms_top_n]]
         proposals[image, : len(kept)], scores[image, : len(kept)], counts[image] = box[kept], score[kept], len(kept)
     return proposals, scores, counts

@@ -6,9 +6,9 @@ import torch
 
 from structops.reference.nms import batched_nms
 
-# On a CPU the last bit of torch.sigmoid depends on where an element lies: those that vectors leave over, at the end of a
-# tensor or of a thread's share of it, take another exponential. Parts that one thread takes by itself, of whole vectors
-# but for the last, make it independent of the number of threads.
+# On a CPU the last bit of torch.sigmoid depends on where an element lies: those that vectors leave over, at the end of
+# a tensor or of a thread's share of it, take another exponential. Parts that one thread takes by itself, of whole
+# vectors but for the last, make it independent of the number of threads.
 SIGMOID_PART = 16384
 
 

@@ -43,7 +43,7 @@ from structops.testing.tolerances import (
 def check_values(spec: OpSpec, case: Case, target: Target) -> Error:
     """Shape, dtype, device and values are the definition's."""
     results = target.call(spec, arguments_for(spec, case, target))
-    wanted, worst = expected(spec, case, target.dtype), Error()
+    wanted, worst = expected(spec, case, target.dtype, target.device), Error()
     require(len(results) == len(wanted.results), f"{len(results)} results, expected {len(wanted.results)}")
     dtype = spec.result_dtype(target.dtype)
     for where, result, want, scale in zip(_places(results), results, wanted.results, wanted.scales, strict=True):

@@ -75,6 +75,8 @@ class OpSpec:
         differentiable: arguments with a gradient; in a list each tensor has its own.
         compare: ``"close"``: against the float64 reference on the same quantised inputs, within the dtype's
             tolerance (integer results are equal). ``"exact"``: equal to the reference in the same dtype (indices).
+        own_device: the definition runs on the device under test and not on the CPU. For results that are equal only
+            with the same exponentials: torch's differ between devices in their last bit.
         scale: what errors are relative to: ``"inputs"``, the largest of ``data`` (averages of features), or
             ``"outputs"``, the largest of each result, and of each gradient, by itself (an IoU of boxes).
         syncs: the size of a result depends on data, so that one wait for a GPU cannot be avoided.
@@ -92,6 +94,7 @@ class OpSpec:
     layouts: tuple[str, ...] = ()
     differentiable: tuple[str, ...] = ()
     compare: Literal["close", "exact"] = "close"
+    own_device: bool = False
     scale: Literal["inputs", "outputs"] = "inputs"
     syncs: bool = False
     widens: bool = False

@@ -150,6 +150,14 @@ def test_a_coder_of_somebody_elses_is_theirs(owner, ran):
 
 
 @OWNERS
+def test_a_coder_that_somebody_changed_is_theirs(owner, ran, monkeypatch):
+    changed, name = (BoxLinearCoder, "decode") if owner is FCOS else (BoxCoder, "decode_single")
+    original = getattr(changed, name)
+    monkeypatch.setattr(changed, name, lambda self, codes, boxes: original(self, codes, boxes) + 1)
+    check_same(owner, arguments(owner), ran, ["batched_nms"] * len(SIZES))
+
+
+@OWNERS
 def test_subclasses_keep_their_own_method(owner, ran):
     class Silent(owner):
         def postprocess_detections(self, *arguments):

@@ -153,6 +153,7 @@ def _(g, arguments):
 # Empty.
 
 plain("no-images", "empty quick", images=0)
+plain("no-images-in-a-list", "empty", images=0, image_sizes=[])
 plain("an-empty-level", "empty", sizes=[(6, 7), (0, 4), (2, 3)])
 plain("no-cells", "empty", sizes=[(0, 4), (3, 0)])
 plain("no-anchors", "empty", cell=0)
@@ -261,6 +262,7 @@ _ERRORS: tuple[tuple[str, dict[str, object], str], ...] = (
     ("sizes-rows", {"image_sizes": torch.ones(1, 2)}, r"image_sizes must be \[B, 2\]"),
     ("sizes-width", {"image_sizes": torch.ones(2, 3)}, r"image_sizes must be \[B, 2\]"),
     ("sizes-dtype", {"image_sizes": torch.ones(2, 2, dtype=torch.bool)}, r"image_sizes must be of an integer or float"),
+    ("sizes-pairs", {"image_sizes": [(32, 40), (32, 40, 3)]}, r"image_sizes must be \[B, 2\]"),
     ("pre", {"pre_nms_top_n": -1}, r"pre_nms_top_n must not be negative"),
     ("post", {"post_nms_top_n": -1}, r"post_nms_top_n must not be negative"),
     ("threshold", {"nms_thresh": -0.1}, r"nms_thresh must be 0 or more"),

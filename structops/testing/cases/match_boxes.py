@@ -58,7 +58,7 @@ for _high, _low in ((0.7, 0.3), (0.5, 0.4), (0.5, 0.5)):
     for _restore in (False, True):
         _name = f"thresholds={_high}-{_low}{'-low-quality' if _restore else ''}"
         CASES.add(_name, "", drawn(12, 150, _high, _low, _restore))
-for _n in (1, 17, 255, 257, 511, 513):  # the block edges of every backend
+for _n in (1, 17, 255, 257, 1023, 1025):  # the block edges of every backend
     CASES.add(f"anchors={_n}", "quick" if _n == 17 else "", drawn(5, _n, 0.5, 0.4, True))
 CASES.add("one-ground-truth", "", drawn(1, 60, 0.5, 0.4, True))
 CASES.add("more-ground-truths-than-anchors", "", drawn(70, 20, 0.5, 0.5, True))

@@ -146,8 +146,8 @@ CASES.add(
     lambda g: _hostile(dense_head(g, 2, 40, 3, **FCOS), g, "class_scores", "box_deltas", "centerness"),
 )
 
-CASES.add("two-stage-1000x91", "large", lambda g: head(g, 2, 1000, 91, detections=100))
-CASES.add("ssd-2000x21", "large", lambda g: dense_head(g, 1, 2000, 21, **{**SSD, "per_class_topk": 100}))
+CASES.add("two-stage-300x91", "large", lambda g: head(g, 1, 300, 91, detections=100))
+CASES.add("ssd-1000x9", "large", lambda g: dense_head(g, 1, 1000, 9, **{**SSD, "per_class_topk": 100}))
 
 
 # Arguments that must be refused.
@@ -184,7 +184,7 @@ _ERRORS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("score-threshold-nan", {"score_threshold": NAN}, r"score_threshold must not be NaN"),
     ("min-size-nan", {"min_size": NAN}, r"min_size must not be NaN"),
     ("iou-negative", {"iou_threshold": -0.5}, r"iou_threshold must be 0 or more"),
-    ("topk-zero", {"topk_candidates": 0}, r"topk_candidates must be positive"),
+    ("topk-zero", {"topk_candidates": 0}, r"topk_candidates, where it is given, must be positive"),
     ("both-topk", {"topk_candidates": 4, "per_class_topk": 4}, r"per_class_topk does not go together with"),
     ("detections-negative", {"detections": -1}, r"detections must not be negative"),
 )
@@ -199,6 +199,7 @@ SPECS = (
         errors=tuple(ErrorCase(name, _refused(**changes), match) for name, changes, match in _ERRORS),
         data=("class_scores", "box_deltas"),
         compare="exact",
+        own_device=True,
         widens=True,
     ),
 )

@@ -54,7 +54,7 @@ class Head:
 
     def arguments(self) -> dict[str, Any]:
         """Those of the public function, sizes where the logits are."""
-        found = {"class_scores": self.logits, "box_deltas": self.deltas, "proposals": self.priors}
+        found: dict[str, Any] = {"class_scores": self.logits, "box_deltas": self.deltas, "proposals": self.priors}
         found |= {"image_sizes": torch.tensor(self.sizes, device=self.logits.device)}
         found |= {"centerness": self.centerness, "levels": self.levels or None}
         return {**found, **SETTINGS[self.kind], **self.options}
@@ -77,11 +77,11 @@ def torchvision_detections(head: Head) -> list[tuple[torch.Tensor, torch.Tensor,
         method = detection.roi_heads.RoIHeads.postprocess_detections
         found = method(settings, head.logits.flatten(0, 1), head.deltas.flatten(0, 1), list(head.priors), head.sizes)
         return list(zip(*found, strict=True))
+    outputs: dict[str, Any] = {"cls_logits": head.logits, "bbox_regression": head.deltas}
+    anchors: list[Any] = [head.priors] * images
     if head.kind == "ssd":
-        outputs = {"cls_logits": head.logits, "bbox_regression": head.deltas}
-        method, anchors = detection.ssd.SSD.postprocess_detections, [head.priors] * images
+        method = detection.ssd.SSD.postprocess_detections
     else:
-        outputs = {"cls_logits": head.logits, "bbox_regression": head.deltas}
         if head.centerness is not None:
             outputs["bbox_ctrness"] = head.centerness[..., None]
             settings.box_coder = utils.BoxLinearCoder(normalize_by_size=True)
@@ -178,8 +178,10 @@ def make(draw_head: Callable[[int, torch.Generator], Head], images: int, name: s
         order = candidates * math.log2(max(candidates, 2))
         return Cost(moved, int(head.logits.numel() + order + (IOU_FLOPS + 30) * candidates))
 
-    peer = (lambda: torchvision_detections(head)) if torchvision_ops() else None
-    return Trial(run, peer, "torchvision", check, cost)
+    def peer() -> Any:
+        return torchvision_detections(head)
+
+    return Trial(run, peer if torchvision_ops() else None, "torchvision", check, cost)
 
 
 def _workload(draw_head, images: int, title: str, kind: str = "forward", **rest: Any) -> Workload:

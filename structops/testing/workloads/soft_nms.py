@@ -24,7 +24,7 @@ def cost(count: int, taken: int, classes: bool) -> Cost:
     return Cost(count * (16 + 4 + 8 * classes) + 12 * count, IOU_FLOPS * taken)
 
 
-def make(count: int, distribution: str, method: str, classes: bool, name: str, device: torch.device) -> Trial:
+def make(count: int, distribution: str, method: Any, classes: bool, name: str, device: torch.device) -> Trial:
     draw = generator(name)
     boxes, scores = DISTRIBUTIONS[distribution](count, draw).to(device), torch.rand(count, generator=draw).to(device)
     idxs = torch.randint(CLASSES, (count,), generator=draw).to(device) if classes else None

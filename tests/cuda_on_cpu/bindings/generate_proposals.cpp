@@ -1,5 +1,4 @@
 #include "generate_proposals/generate_proposals_cuda.h"
-
 #include "launchers.h"
 
 using namespace structops::cuda;

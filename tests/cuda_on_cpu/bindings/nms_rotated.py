@@ -44,7 +44,7 @@ def _keep(
         return boxes.new_empty(0, dtype=torch.int64)
     boxes, scores = (t.to(torch.promote_types(t.dtype, torch.float32)).contiguous() for t in (boxes, scores))
     keys = poisoned(n, like=boxes, dtype=torch.int64 if scores.dtype == torch.float64 else torch.int32)
-    emulator.launch(f"nms_keys_{_suffix(scores)}", scores, n, keys)
+    emulator.launch(f"nms_keys_{_suffix(scores)}", scores, 1, n, None, None, False, 0.0, keys)
     by_score = keys.sort(stable=True).indices
     classes = by_class = None
     if idxs is not None:

@@ -66,7 +66,8 @@ def select_detections(
     counts = dense(valid, torch.int64)
     scores = scores_of(dense(class_scores, dtype), dense(centerness, dtype), levels, sigmoid)
     parameters = (images, rows, classes, background, box_deltas.shape[2] != 4, proposals.dim() == 2, distances)
-    parameters += (*weights, clip, score_threshold, iou_threshold, math.nan if min_size is None else min_size)
+    # On a CPU torch divides by weights as such.
+    parameters += (*weights, False, clip, score_threshold, iou_threshold, math.nan if min_size is None else min_size)
     parameters += (detections,)
     slots = (rows * classes, None, 1, False, *[0] * LEVELS)
     if topk_candidates or per_class_topk:

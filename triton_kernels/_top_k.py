@@ -199,8 +199,8 @@ def _arguments(map_: ScoreMap, above: float) -> dict[str, object]:
         "FLOOR": not math.isnan(above),
         "classes": map_.classes,
         "count": map_.count,
-        "size1": map_.size[1],
-        "size2": map_.size[2],
+        "size1": max(map_.size[1], 1),  # divided by, in an empty map too
+        "size2": max(map_.size[2], 1),
         **{f"stride{i}": s for i, s in enumerate(map_.stride)},
         "image_stride": map_.image_stride,
         "class_stride": map_.class_stride,

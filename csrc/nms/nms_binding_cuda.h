@@ -33,31 +33,45 @@ inline Sorted sort_rows(const Tensor& values) {
   return {torch::stable::detail::to<Tensor>(stack[0]), torch::stable::detail::to<Tensor>(stack[1])};
 }
 
-// boxes [B, N, 4] and scores [B, N] of type T, classes [B, N] of int64 or none, all dense. Queues everything on the
-// current stream and waits for nothing.
+struct SortedByClass {
+  Sorted by_score;                 // keys, and the box of each rank
+  std::optional<Sorted> by_class;  // classes, and the rank of each place, where places are sorted by class, then rank
+};
+
+// scores [B, N] of type T, classes [B, N] of int64 or none, all dense.
+template <class T>
+SortedByClass sort_by_class(const Tensor& scores, const std::optional<Tensor>& classes, int64_t images, int64_t n,
+                            const NmsFilter& filter) {
+  const cudaStream_t stream = current_stream(scores);
+  const ScalarType key_type = sizeof(NmsKey<T>) == 4 ? ScalarType::Int : ScalarType::Long;
+  const Tensor keys = empty_like_device({images, n}, key_type, scores);
+  STD_CUDA_CHECK(
+      nms_keys<T>(data<T>(scores), images, n, filter, static_cast<NmsKey<T>*>(keys.mutable_data_ptr()), stream));
+  SortedByClass sorted{sort_rows(keys), std::nullopt};
+  if (classes) {
+    const Tensor in_order = empty_like_device({images, n}, ScalarType::Long, scores);
+    STD_CUDA_CHECK(nms_gather_classes(data<int64_t>(*classes), data<int64_t>(sorted.by_score.indices), images, n,
+                                      static_cast<int64_t*>(in_order.mutable_data_ptr()), stream));
+    sorted.by_class = sort_rows(in_order);
+  }
+  return sorted;
+}
+
+// The same with boxes [B, N, 4] of type T, dense. Queues everything on the current stream and waits for nothing.
 template <class T>
 void suppress(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& classes, int64_t images,
               int64_t n, const NmsFilter& filter, double iou_threshold, const NmsOutput& out) {
-  const cudaStream_t stream = current_stream(boxes);
-  const ScalarType key_type = sizeof(NmsKey<T>) == 4 ? ScalarType::Int : ScalarType::Long;
-  const Tensor keys = empty_like_device({images, n}, key_type, boxes);
-  STD_CUDA_CHECK(
-      nms_keys<T>(data<T>(scores), images, n, filter, static_cast<NmsKey<T>*>(keys.mutable_data_ptr()), stream));
-  const Sorted by_score = sort_rows(keys);
-  const int64_t* order = data<int64_t>(by_score.indices);
-  NmsInput<T> in{images, n, order, nullptr, nullptr, data<NmsKey<T>>(by_score.values), iou_threshold};
-  std::optional<Sorted> by_class;
-  if (classes) {
-    const Tensor in_order = empty_like_device({images, n}, ScalarType::Long, boxes);
-    STD_CUDA_CHECK(nms_gather_classes(data<int64_t>(*classes), order, images, n,
-                                      static_cast<int64_t*>(in_order.mutable_data_ptr()), stream));
-    by_class = sort_rows(in_order);
-    in.by_class = data<int64_t>(by_class->indices);
-    in.classes = data<int64_t>(by_class->values);
-  }
+  const auto [by_score, by_class] = sort_by_class<T>(scores, classes, images, n, filter);
+  const NmsInput<T> in{images,
+                       n,
+                       data<int64_t>(by_score.indices),
+                       by_class ? data<int64_t>(by_class->indices) : nullptr,
+                       by_class ? data<int64_t>(by_class->values) : nullptr,
+                       data<NmsKey<T>>(by_score.values),
+                       iou_threshold};
   const Tensor workspace =
       empty_like_device({static_cast<int64_t>(nms_workspace<T>(images, n))}, ScalarType::Byte, boxes);
-  STD_CUDA_CHECK(nms<T>(in, data<T>(boxes), workspace.mutable_data_ptr(), out, stream));
+  STD_CUDA_CHECK(nms<T>(in, data<T>(boxes), workspace.mutable_data_ptr(), out, current_stream(boxes)));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 

@@ -90,8 +90,6 @@ int64_t nms_image(const T* boxes, const T* scores, const int64_t* idxs, int64_t 
   return count;
 }
 
-void on_this_thread(int64_t n, int64_t, void (*body)(int64_t, int64_t, void*), void* context) { body(0, n, context); }
-
 }  // namespace
 
 template <class T>

@@ -168,15 +168,11 @@ constexpr int64_t kTreeMinimum = 320;
 // for those suppressed, as far as the one that makes `enough` kept.
 template <class T>
 void suppress(const T* boxes, const uint32_t* order, int64_t n, T limit, int64_t enough, uint8_t* kept) {
-  // Only boxes of positive, finite area take part. Any other meets all boxes with an intersection of 0,
-  // or a union that is infinite or NaN, and an IoU of 0 or NaN exceeds nothing.
   auto items = std::make_unique_for_overwrite<Indexed<uint32_t>[]>(2 * n);
   int64_t m = 0;
   for (int64_t i = 0; i < n; ++i) {
-    const T* b = boxes + 4 * static_cast<int64_t>(order[i]);
-    const T area = (b[2] - b[0]) * (b[3] - b[1]);
     items[m].index = i;
-    m += b[0] < b[2] && b[1] < b[3] && area > 0 && area <= std::numeric_limits<T>::max();
+    m += can_overlap(boxes + 4 * static_cast<int64_t>(order[i]));
   }
   if (m < 2) return;
   const bool tree = m >= kTreeMinimum;

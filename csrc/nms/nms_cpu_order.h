@@ -2,12 +2,21 @@
 #pragma once
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <vector>
 
 #include "common/cpu/radix_sort.h"
 
 namespace structops::cpu {
+
+// Only boxes of positive, finite area take part. Any other meets all boxes with an intersection of 0, or a union that
+// is infinite or NaN, and an IoU of 0 or NaN exceeds nothing.
+template <class T>
+bool can_overlap(const T* b) {
+  const T area = (b[2] - b[0]) * (b[3] - b[1]);
+  return b[0] < b[2] && b[1] < b[3] && area > 0 && area <= std::numeric_limits<T>::max();
+}
 
 // The boxes of each class, one after another.
 struct Segments {

@@ -40,8 +40,8 @@ int64_t soft_nms(const T* boxes, const T* scores, const int64_t* idxs, int64_t n
         STRUCTOPS_ISA_DISPATCH(soften_class<T>(boxes, scores, members, count, rule, most, result.get()));
       }
     };
-    // A box costs some 200 ns: a step of its own.
-    share(parallel_for, std::min(segments.count(), workers_for(200.0 * n)), segments.count(), 1, work);
+    // Far fewer threads than would pay on an idle machine: see suppress_classes in nms_cpu.cpp.
+    share(parallel_for, std::min(segments.count(), workers_for(10.0 * n)), segments.count(), 1, work);
   }
 
   using Key = decltype(descending_key(T()));

@@ -58,10 +58,9 @@ class SoftCandidates {
       const int l = i % W, g = i / W % W;
       leaf.score[l] = scores[box];
       group.best[g] = std::max(T(group.best[g]), scores[box]);
-      // Only boxes of positive, finite area overlap others (see nms_cpu_kernel.h); the rest is nowhere.
-      const T area = (b[2] - b[0]) * (b[3] - b[1]);
-      if (!(b[0] < b[2] && b[1] < b[3] && area > 0 && area <= std::numeric_limits<T>::max())) continue;
-      leaf.x1[l] = b[0], leaf.y1[l] = b[1], leaf.x2[l] = b[2], leaf.y2[l] = b[3], leaf.area[l] = area;
+      if (!can_overlap(b)) continue;  // stays nowhere
+      leaf.x1[l] = b[0], leaf.y1[l] = b[1], leaf.x2[l] = b[2], leaf.y2[l] = b[3];
+      leaf.area[l] = (b[2] - b[0]) * (b[3] - b[1]);
       group.low_x[g] = std::min(T(group.low_x[g]), b[0]), group.low_y[g] = std::min(T(group.low_y[g]), b[1]);
       group.high_x[g] = std::max(T(group.high_x[g]), b[2]), group.high_y[g] = std::max(T(group.high_y[g]), b[3]);
     }

@@ -54,6 +54,11 @@ def check_nms(boxes, scores, iou_threshold, op: str = "nms") -> None:
         lambda: f"{op}: boxes must be [N, 4] (x1, y1, x2, y2), got {list(boxes.shape)}",
     )
     _checks.floating(op, "boxes", boxes)
+    check_scores(op, scores, boxes)
+    check_iou_threshold(op, iou_threshold)
+
+
+def check_scores(op: str, scores, boxes) -> None:
     require(scores.dim() == 1, lambda: f"{op}: scores must be [N] (1 dimension), got {scores.dim()} dimensions")
     _checks.floating(op, "scores", scores)
     require(
@@ -61,7 +66,6 @@ def check_nms(boxes, scores, iou_threshold, op: str = "nms") -> None:
         lambda: f"{op}: scores must have one entry a box, got {scores.shape[0]} for {boxes.shape[0]} boxes",
     )
     _checks.same_device(op, "scores", scores, "boxes", boxes)
-    check_iou_threshold(op, iou_threshold)
 
 
 def check_iou_threshold(op: str, iou_threshold: float) -> None:
@@ -78,7 +82,7 @@ def check_classes(op: str, idxs, boxes, each: str = "box") -> None:
         lambda: f"{op}: idxs must have one entry a {each}, got {idxs.shape[0]} for {boxes.shape[0]}",
     )
     _checks.integer(op, "idxs", idxs)
-    _checks.same_device(op, "idxs", idxs, "boxes" if each == "box" else "segments", boxes)
+    _checks.same_device(op, "idxs", idxs, {"box": "boxes"}.get(each, f"{each}s"), boxes)
 
 
 def _check_batched(boxes, scores, idxs, iou_threshold) -> None:

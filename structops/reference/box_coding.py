@@ -122,11 +122,11 @@ def encode_boxes(
     corners, anchor = _operands(boxes, anchors, coding)
     if not _has_sizes(coding):
         x1, y1, x2, y2 = corners.unbind(-1)
-        parts = anchor.x - x1, anchor.y - y1, x2 - anchor.x, y2 - anchor.y
+        left, above, right, below = anchor.x - x1, anchor.y - y1, x2 - anchor.x, y2 - anchor.y
         if CODINGS[coding] == "distances":
-            sizes = (anchor.width, anchor.height) * 2
-            parts = tuple(part / size for part, size in zip(parts, sizes, strict=True))
-        return torch.stack(parts, -1).flatten(0, 1)
+            left, above = left / anchor.width, above / anchor.height
+            right, below = right / anchor.width, below / anchor.height
+        return torch.stack((left, above, right, below), -1).flatten(0, 1)
     box = _Centred.of(corners)
     log_width, log_height = (box.width / anchor.width).log(), (box.height / anchor.height).log()
     if CODINGS[coding] == "deltas":

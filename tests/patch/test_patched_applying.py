@@ -14,7 +14,7 @@ import torchvision
 import structops
 from structops import integrations
 from structops._backend import OPS
-from structops.integrations import _torchvision_devices
+from structops.integrations import _torchvision_devices, _torchvision_nms
 from structops.integrations import torchvision as integration
 
 from .conftest import boxes_and_scores, is_patched, torchvision_batched_nms
@@ -114,7 +114,7 @@ class TestApplying:
         early.batched_nms = torchvision_batched_nms
         monkeypatch.setitem(sys.modules, early.__name__, early)
         with structops.patch():
-            assert early.batched_nms is integration.batched_nms
+            assert early.batched_nms is _torchvision_nms.batched_nms
             late.batched_nms = torchvision.ops.batched_nms
             monkeypatch.setitem(sys.modules, late.__name__, late)
         assert early.batched_nms is torchvision_batched_nms

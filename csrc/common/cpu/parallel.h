@@ -9,6 +9,11 @@ namespace structops::cpu {
 // Runs body(begin, end) over [0, n) on torch's threads; the binding passes torch's own.
 using ParallelFor = void (*)(int64_t n, int64_t grain, void (*body)(int64_t, int64_t, void*), void* context);
 
+// As torch's threads, for work inside work that is shared already.
+inline void on_this_thread(int64_t n, int64_t, void (*body)(int64_t, int64_t, void*), void* context) {
+  body(0, n, context);
+}
+
 // Hands out [0, items) in order, some at a time, to whoever asks next.
 class ItemQueue {
  public:

@@ -16,6 +16,7 @@ namespace structops::cuda {
 namespace {
 
 constexpr int kThreads = 1024;
+constexpr int kKeyThreads = 256;
 constexpr unsigned kAbsent = 0xffffffffu;  // an index; -1 in the results. Comes after every score, NaN too
 
 template <class T>
@@ -234,6 +235,19 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = threadIdx.x; i < k; i += blockDim.x) indices[int64_t(segment) * k + i] = static_cast<int>(index[i]);
 }
 
+// keys [segments, count] of one map. Grid: (block, segment).
+template <class T, class SignedKey>
+__global__ void __launch_bounds__(kKeyThreads)
+    top_k_keys_kernel(const __grid_constant__ FromMaps<T> source, int map, SignedKey* __restrict__ keys) {
+  const int image = blockIdx.y / source.classes, of_class = blockIdx.y - image * source.classes;
+  const int segment = (image * source.maps + map) * source.classes + of_class, count = source.count(segment);
+  const int at = blockIdx.x * kKeyThreads + threadIdx.x;
+  if (at >= count) return;
+  const Ranked<key_t<T>> score = source.read(segment, at);
+  constexpr key_t<T> kSign = key_t<T>(1) << (8 * sizeof(SignedKey) - 1);
+  keys[int64_t(blockIdx.y) * count + score.index] = static_cast<SignedKey>(score.key ^ kSign);
+}
+
 // Keys and indices of the parts of two rounds, which take turns.
 template <class Key>
 struct Workspace {
@@ -256,6 +270,27 @@ struct Workspace {
   }
 };
 
+template <class T>
+FromMaps<T> from_maps(const TopK& p, const ScoreData& data, const int64_t* maps) {
+  const void* const pointers[] = {data.m0, data.m1, data.m2, data.m3, data.m4, data.m5, data.m6, data.m7};
+  FromMaps<T> source{.maps = int(p.maps), .classes = int(p.classes), .has_floor = p.above == p.above};
+  source.above = static_cast<acc_t<T>>(p.above);
+  if (source.above > p.above)  // above in double, for a score in float, is above the largest float not above it
+    source.above = std::nextafter(source.above, -std::numeric_limits<acc_t<T>>::infinity());
+  for (int64_t m = 0; m < p.maps; ++m) {
+    const int64_t* n = maps + m * kScoreMapNumbers;
+    const ScoreShape shape{{n[0], n[1], n[2]}, {n[3], n[4], n[5]}};
+    const ScoreWalk walk(shape);
+    ScoreSource& s = source.map[m];
+    s.data = pointers[m];
+    s.image_stride = n[6];
+    s.class_stride = n[7];
+    s.count = int(shape.count());
+    for (int d = 0; d < 3; ++d) s.axis[d] = {walk.axis[d].stride, int(walk.axis[d].size), int(walk.axis[d].step)};
+  }
+  return source;
+}
+
 int64_t longest_map(const TopK& p, const int64_t* maps) {
   int64_t longest = 0;
   for (int64_t m = 0; m < p.maps; ++m) {
@@ -273,6 +308,8 @@ int threads_for(int64_t longest, int64_t padded) {
   while (threads < kThreads && (threads * kHeld<Key> < longest || threads < padded / 2)) threads *= 2;
   return threads;
 }
+
+constexpr int64_t kMaxSegments = 65535;  // blocks along y
 
 template <class Source>
 cudaError_t finish(const Source& source, int64_t segments, int64_t longest, int64_t k, int* indices,
@@ -297,27 +334,11 @@ cudaError_t top_k(const TopK& p, const ScoreData& data, const int64_t* maps, voi
                   cudaStream_t stream) {
   using Key = key_t<T>;
   constexpr int64_t kInt = std::numeric_limits<int>::max();
-  constexpr int kMaxSegments = 65535;  // blocks along y
-  const void* const pointers[] = {data.m0, data.m1, data.m2, data.m3, data.m4, data.m5, data.m6, data.m7};
   const int64_t segments = p.images * p.maps * p.classes, longest = longest_map(p, maps);
   if (segments == 0 || p.k == 0) return cudaSuccess;
   if (p.k > kMaxTopK || p.maps > kMaxScoreMaps || segments > kMaxSegments || longest > kInt - kPart<Key>)
     return cudaErrorInvalidValue;
-  FromMaps<T> source{.maps = int(p.maps), .classes = int(p.classes), .has_floor = p.above == p.above};
-  source.above = static_cast<acc_t<T>>(p.above);
-  if (source.above > p.above)  // above in double, for a score in float, is above the largest float not above it
-    source.above = std::nextafter(source.above, -std::numeric_limits<acc_t<T>>::infinity());
-  for (int64_t m = 0; m < p.maps; ++m) {
-    const int64_t* n = maps + m * kScoreMapNumbers;
-    const ScoreShape shape{{n[0], n[1], n[2]}, {n[3], n[4], n[5]}};
-    const ScoreWalk walk(shape);
-    ScoreSource& s = source.map[m];
-    s.data = pointers[m];
-    s.image_stride = n[6];
-    s.class_stride = n[7];
-    s.count = int(shape.count());
-    for (int d = 0; d < 3; ++d) s.axis[d] = {walk.axis[d].stride, int(walk.axis[d].size), int(walk.axis[d].step)};
-  }
+  const FromMaps<T> source = from_maps<T>(p, data, maps);
   int64_t parts = ceil_div<int64_t>(longest, kPart<Key>);
   if (parts <= 1) return finish(source, segments, longest, p.k, indices, stream);
   const Workspace<Key> w(workspace, segments, longest, p.k);
@@ -334,13 +355,28 @@ cudaError_t top_k(const TopK& p, const ScoreData& data, const int64_t* maps, voi
   return error;
 }
 
-#define INSTANTIATE(T)                                             \
-  template size_t top_k_workspace<T>(const TopK&, const int64_t*); \
-  template cudaError_t top_k<T>(const TopK&, const ScoreData&, const int64_t*, void*, int32_t*, cudaStream_t);
-INSTANTIATE(__half)
-INSTANTIATE(__nv_bfloat16)
-INSTANTIATE(float)
-INSTANTIATE(double)
+template <class T, class Key>
+cudaError_t top_k_keys(const TopK& p, const ScoreData& data, const int64_t* maps, int64_t map, Key* keys,
+                       cudaStream_t stream) {
+  static_assert(sizeof(Key) == sizeof(key_t<T>));
+  TopK all = p;
+  all.above = kNoFloor;
+  const FromMaps<T> source = from_maps<T>(all, data, maps);
+  const int64_t segments = p.images * p.classes;
+  if (p.maps > kMaxScoreMaps || segments > kMaxSegments) return cudaErrorInvalidValue;
+  const unsigned blocks = unsigned(ceil_div<int64_t>(source.map[map].count, kKeyThreads));
+  return launch(top_k_keys_kernel<T, Key>, dim3(blocks, unsigned(segments)), dim3(kKeyThreads), 0, stream, source,
+                int(map), keys);
+}
+
+#define INSTANTIATE(T, Key)                                                                                    \
+  template size_t top_k_workspace<T>(const TopK&, const int64_t*);                                             \
+  template cudaError_t top_k<T>(const TopK&, const ScoreData&, const int64_t*, void*, int32_t*, cudaStream_t); \
+  template cudaError_t top_k_keys<T, Key>(const TopK&, const ScoreData&, const int64_t*, int64_t, Key*, cudaStream_t);
+INSTANTIATE(__half, int32_t)
+INSTANTIATE(__nv_bfloat16, int32_t)
+INSTANTIATE(float, int32_t)
+INSTANTIATE(double, int64_t)
 #undef INSTANTIATE
 
 }  // namespace structops::cuda

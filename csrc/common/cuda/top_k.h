@@ -40,4 +40,10 @@ template <class T>
 cudaError_t top_k(const TopK& p, const ScoreData& data, const int64_t* maps, void* workspace, int32_t* indices,
                   cudaStream_t stream);
 
+// For k beyond kMaxTopK: keys [images, classes, scores] of one map, in the order of the index, whose rising order, ties
+// as they are, is that of top_k. To be sorted by torch. Key is int32_t, for double int64_t; p.above is not looked at.
+template <class T, class Key>
+cudaError_t top_k_keys(const TopK& p, const ScoreData& data, const int64_t* maps, int64_t map, Key* keys,
+                       cudaStream_t stream);
+
 }  // namespace structops::cuda

@@ -16,9 +16,10 @@ from structops.testing.spec import Arguments, ErrorCase, OpSpec
 
 DECODE, ENCODE = CaseList(), CaseList()
 Draw = Callable[[torch.Generator], Arguments]
-SSD = {"weights": (10.0, 10.0, 5.0, 5.0)}
-PIXELS = {"coding": "distances", "normalize_by_size": False}
-CELLS = {"coding": "cells", "stride": 16.0}
+Options = dict[str, Any]
+SSD: Options = {"weights": (10.0, 10.0, 5.0, 5.0)}
+PIXELS: Options = {"coding": "distances", "normalize_by_size": False}
+CELLS: Options = {"coding": "cells", "stride": 16.0}
 
 
 def anchors(g: torch.Generator, *size: int) -> torch.Tensor:
@@ -107,10 +108,10 @@ ROWS = {
     "zero-area": ([5, 5, 5, 5], [5, 5, 20, 5], [5, 5, 5, 20]),
     "huge": ([-1e15, -1e15, 1e15, 1e15], [-6e4, -6e4, 6e4, 6e4]),
 }
-ROW_OPTIONS = {"deltas": SSD, "distances": {"coding": "distances"}, "cells": CELLS}
+ROW_OPTIONS: dict[str, Options] = {"deltas": SSD, "distances": {"coding": "distances"}, "cells": CELLS}
 
 
-def _hostile(rows, options: dict[str, object], decode: bool) -> Draw:
+def _hostile(rows, options: Options, decode: bool) -> Draw:
     def draw(g: torch.Generator) -> Arguments:
         these = torch.cat([tensor(*rows), anchors(g, 2)])
         if decode:

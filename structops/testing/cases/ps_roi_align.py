@@ -194,6 +194,7 @@ def error_cases(op: str, options: Arguments) -> tuple[ErrorCase, ...]:
         ErrorCase("index-negative", refused(boxes=index(-1)), outside.format(1, 2), "cpu"),
         ErrorCase("index-nan", refused(boxes=index(NAN)), outside.format(1, 2), "cpu"),
         ErrorCase("output-size-zero", refused(output_size=(0, 7)), r"output_size must be positive"),
+        ErrorCase("output-size-overflow", refused(output_size=(2**32, 2**32)), r"output_size must be at most"),
         ErrorCase("output-size-type", refused(output_size=1.5), r"output_size must be an int or a pair of ints"),
         ErrorCase("spatial-scale-zero", refused(spatial_scale=0.0), r"spatial_scale must be positive and finite"),
         ErrorCase("spatial-scale-nan", refused(spatial_scale=NAN), r"spatial_scale must be positive and finite"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -51,7 +52,7 @@ def _close(what: str, got: torch.Tensor, wanted: torch.Tensor) -> None:
 def make(shape: Shape, encode: bool, backward: bool, name: str, device: torch.device) -> Trial:
     draw = generator(name)
     anchors = spread_boxes(shape.anchors, draw).to(device)
-    options = {"coding": shape.coding, "weights": SSD}
+    options: dict[str, Any] = {"coding": shape.coding, "weights": SSD}
     if encode:
         coded = (anchors.cpu() + 4 * torch.randn(shape.anchors, 4, generator=draw)).to(device)
     else:

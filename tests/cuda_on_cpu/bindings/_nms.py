@@ -7,6 +7,25 @@ import torch
 from ..emulator import Emulator, poisoned
 
 Filter = tuple[torch.Tensor | None, torch.Tensor | None, bool, float]  # structops::NmsFilter
+NO_FILTER: Filter = None, None, False, 0.0
+
+
+def sort_by_class(
+    emulator: Emulator, scores: torch.Tensor, idxs: torch.Tensor | None, which: Filter
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Keys, by_score, by_class and classes of ``scores [B, N]``, as the kernels take them."""
+    images, n = scores.shape
+    suffix = str(scores.dtype).removeprefix("torch.")
+    key_dtype = torch.int64 if scores.dtype == torch.float64 else torch.int32
+    keys = poisoned(images, n, like=scores, dtype=key_dtype)
+    emulator.launch(f"nms_keys_{suffix}", scores, images, n, *which, keys)
+    keys, by_score = keys.sort(stable=True)
+    classes = by_class = None
+    if idxs is not None:
+        in_order = poisoned(images, n, like=scores, dtype=torch.int64)
+        emulator.launch("nms_gather_classes", idxs.long().contiguous(), by_score, images, n, in_order)
+        classes, by_class = in_order.sort(stable=True)
+    return keys, by_score, by_class, classes
 
 
 def suppress_rows(
@@ -21,20 +40,10 @@ def suppress_rows(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Indices ``[B, max_output]`` and counts ``[B]``."""
     images, n = scores.shape
-    double = torch.float64 in (boxes.dtype, scores.dtype)
-    dtype, key_dtype = (torch.float64, torch.int64) if double else (torch.float32, torch.int32)
+    dtype = torch.float64 if torch.float64 in (boxes.dtype, scores.dtype) else torch.float32
     suffix = str(dtype).removeprefix("torch.")
     boxes, scores = boxes.to(dtype).contiguous(), scores.to(dtype).contiguous()
-
-    keys = poisoned(images, n, like=boxes, dtype=key_dtype)
-    emulator.launch(f"nms_keys_{suffix}", scores, images, n, *which, keys)
-    keys, by_score = keys.sort(stable=True)
-    classes = by_class = None
-    if idxs is not None:
-        in_order = poisoned(images, n, like=boxes, dtype=torch.int64)
-        emulator.launch("nms_gather_classes", idxs.long().contiguous(), by_score, images, n, in_order)
-        classes, by_class = in_order.sort(stable=True)
-
+    keys, by_score, by_class, classes = sort_by_class(emulator, scores, idxs, which)
     workspace = poisoned(emulator.launch(f"nms_workspace_{suffix}", images, n), like=boxes, dtype=torch.uint8)
     indices = poisoned(images, max_output, like=boxes, dtype=torch.int64)
     counts = poisoned(images, like=boxes, dtype=torch.int64)

@@ -8,7 +8,7 @@ from structops.testing import Case
 from structops.testing.cases.nms import crowded, scores
 
 from ..emulator import Emulator
-from ._nms import suppress_rows
+from ._nms import NO_FILTER, suppress_rows
 
 
 def _two_chunks(batched: bool):
@@ -43,6 +43,5 @@ def _keep(
     if n == 0:
         return boxes.new_empty(0, dtype=torch.int64)
     classes = None if idxs is None else idxs[None]
-    no_filter = None, None, False, 0.0
-    kept, counts = suppress_rows(emulator, boxes[None], scores[None], classes, no_filter, iou_threshold, n, False)
+    kept, counts = suppress_rows(emulator, boxes[None], scores[None], classes, NO_FILTER, iou_threshold, n, False)
     return kept[0, : int(counts[0])]

@@ -64,6 +64,12 @@ def _anchor(anchors, i, mask, CODING: tl.constexpr):
 
 
 @triton.jit
+def _sigmoid_of(e):
+    """From exp(-x)."""
+    return _divide(tl.full(e.shape, 1.0, e.dtype), 1 + e)
+
+
+@triton.jit
 def _number(bits, like):
     return bits.to(tl.int64).to(tl.float64, bitcast=True).to(like.dtype)
 
@@ -77,7 +83,7 @@ def _constant(VALUE: tl.constexpr, like):
 def code_boxes_kernel(
     boxes,  # [R, C, 4], to be decoded or encoded
     anchors,  # [A, 4]
-    offsets,  # [R, C, 2] sigmoids (decoding) or logits, or None
+    offsets,  # [R, C, 2] exponentials (decoding) or logarithms, or None
     sizes,  # [R, C, 2] exponentials (decoding) or logarithms, or None
     out,  # [R, C, 4], written
     count,
@@ -105,8 +111,8 @@ def code_boxes_kernel(
                 centre_x = _divide(a, _constant(WX, a)) * width + x
                 centre_y = _divide(b, _constant(WY, b)) * height + y
             else:
-                centre_x = (offset_x - 0.5) * stride + x
-                centre_y = (offset_y - 0.5) * stride + y
+                centre_x = (_sigmoid_of(offset_x) - 0.5) * stride + x
+                centre_y = (_sigmoid_of(offset_y) - 0.5) * stride + y
             half_width = 0.5 * (size_x * width)
             half_height = 0.5 * (size_y * height)
             a = centre_x - half_width
@@ -199,8 +205,10 @@ def _decode_gradient(
             to_c = tl.where(_divide(c, ww) < clip, _divide(to_c, ww), 0)
             to_d = tl.where(_divide(d, wh) < clip, _divide(to_d, wh), 0)
         else:
-            to_a = to_x * stride * (offset_x * (1 - offset_x))
-            to_b = to_y * stride * (offset_y * (1 - offset_y))
+            sx = _sigmoid_of(offset_x)
+            sy = _sigmoid_of(offset_y)
+            to_a = to_x * stride * (sx * (1 - sx))
+            to_b = to_y * stride * (sy * (1 - sy))
             to_c = tl.where(c < clip, to_c, 0)
             to_d = tl.where(d < clip, to_d, 0)
     elif CODING == DISTANCES:
@@ -293,7 +301,7 @@ def code_boxes_backward_kernel(
     grad,  # [R, C, 4]
     boxes,  # [R, C, 4], what was decoded or encoded
     anchors,  # [A, 4]
-    offsets,  # [R, C, 2] sigmoids, or None
+    offsets,  # [R, C, 2] exponentials, or None
     sizes,  # [R, C, 2] exponentials, or None
     grad_boxes,  # [R, C, 4], written
     grad_anchors,  # [A, 4], written
@@ -386,7 +394,7 @@ def _exponentials(deltas, coding, weights, clip) -> dict[str, torch.Tensor | Non
     a, b, c, d = deltas.unbind(-1)
     if CODINGS[coding] == "deltas":
         c, d = c / weights[2], d / weights[3]
-    offsets = torch.stack((a, b), -1).sigmoid() if CODINGS[coding] == "cells" else None
+    offsets = torch.stack((-a, -b), -1).exp() if CODINGS[coding] == "cells" else None
     return {"offsets": offsets, "sizes": torch.stack((c, d), -1).clamp(max=clip).exp()}
 
 
@@ -400,7 +408,8 @@ def _logarithms(boxes, anchors, coding, stride) -> dict[str, torch.Tensor | None
     offsets = None
     if CODINGS[coding] == "cells":
         centres = by_anchor[..., :2] + 0.5 * sides
-        offsets = ((centres - (anchors[:, None, :2] + 0.5 * anchor_sides)) / stride + 0.5).contiguous().logit()
+        place = (centres - (anchors[:, None, :2] + 0.5 * anchor_sides)) / stride + 0.5
+        offsets = (place / (1 - place)).contiguous().log()
     return {"offsets": offsets, "sizes": (sides / anchor_sides).contiguous().log()}
 
 

@@ -17,11 +17,11 @@ struct CodingParams {
   double stride;      // side of a cell
 };
 
-// Which codings need exponentials of the sizes, and sigmoids of the centres (logarithms, the other way round).
+// Which codings need exponentials of the sizes, and of the offsets of centres (logarithms, the other way round).
 constexpr bool has_sizes(Coding c) { return c == Coding::deltas || c == Coding::cells; }
 constexpr bool has_offsets(Coding c) { return c == Coding::cells; }
 
-// Arguments of the transcendental functions, then their values: [B * A, C, 2] each, or null where a coding has none.
+// Arguments of those functions, then their values: [B * A, C, 2] each, or null where a coding has none.
 template <class T>
 struct Curves {
   T *offsets, *sizes;

@@ -6,10 +6,17 @@
 
 namespace structops {
 
+// Arguments of the exponential (decoding) or the logarithm, and its values.
 template <class T>
 struct Curve {
   T x, y, width, height;  // x, y: of the offsets, of cells alone; width, height: of the sizes
 };
+
+// From exp(-x). torch's own sigmoid is not used: on a CPU its last bit depends on where in a tensor an element lies.
+template <class T>
+STRUCTOPS_BOX_FUNCTION T sigmoid_of(T e) {
+  return T(1) / (T(1) + e);
+}
 
 template <class T>
 STRUCTOPS_BOX_FUNCTION CentreSize<T> anchor_of(Coding coding, const BoxOf<T>& b) {
@@ -25,7 +32,7 @@ STRUCTOPS_BOX_FUNCTION T at_most(T v, T high) {
 template <class T>
 STRUCTOPS_BOX_FUNCTION Curve<T> decode_arguments(const CodingParams& p, const BoxOf<T>& code) {
   const T clip = static_cast<T>(p.clip);
-  if (p.coding == Coding::cells) return {code.x1, code.y1, at_most(code.x2, clip), at_most(code.y2, clip)};
+  if (p.coding == Coding::cells) return {-code.x1, -code.y1, at_most(code.x2, clip), at_most(code.y2, clip)};
   return {T(0), T(0), at_most(code.x2 / T(p.weights[2]), clip), at_most(code.y2 / T(p.weights[3]), clip)};
 }
 
@@ -36,7 +43,7 @@ STRUCTOPS_BOX_FUNCTION BoxOf<T> decode(const CodingParams& p, const CentreSize<T
     case Coding::deltas:
       return decode_deltas(anchor, code.x1 / T(p.weights[0]), code.y1 / T(p.weights[1]), e.width, e.height);
     case Coding::cells:
-      return decode_cells(anchor, e.x, e.y, e.width, e.height, static_cast<T>(p.stride));
+      return decode_cells(anchor, sigmoid_of(e.x), sigmoid_of(e.y), e.width, e.height, static_cast<T>(p.stride));
     default:
       return decode_distances(anchor, code, p.coding == Coding::distances);
   }
@@ -61,8 +68,8 @@ STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_gradient(const CodingParams& p, const Cen
   to_anchor.height += to_height * e.height;
   const T to_log_width = to_width * anchor.width * e.width, to_log_height = to_height * anchor.height * e.height;
   if (p.coding == Coding::cells) {
-    const T stride = static_cast<T>(p.stride);
-    return {to_x * stride * (e.x * (T(1) - e.x)), to_y * stride * (e.y * (T(1) - e.y)),
+    const T stride = static_cast<T>(p.stride), sx = sigmoid_of(e.x), sy = sigmoid_of(e.y);
+    return {to_x * stride * (sx * (T(1) - sx)), to_y * stride * (sy * (T(1) - sy)),
             code.x2 < clip ? to_log_width : T(0), code.y2 < clip ? to_log_height : T(0)};
   }
   const T wx = T(p.weights[0]), wy = T(p.weights[1]), ww = T(p.weights[2]), wh = T(p.weights[3]);
@@ -79,8 +86,9 @@ STRUCTOPS_BOX_FUNCTION Curve<T> encode_arguments(const CodingParams& p, const Ce
   Curve<T> out{T(0), T(0), b.width / anchor.width, b.height / anchor.height};
   if (p.coding == Coding::cells) {
     const T stride = static_cast<T>(p.stride);
-    out.x = (b.x - anchor.x) / stride + T(0.5);
-    out.y = (b.y - anchor.y) / stride + T(0.5);
+    const T x = (b.x - anchor.x) / stride + T(0.5), y = (b.y - anchor.y) / stride + T(0.5);
+    out.x = x / (T(1) - x);
+    out.y = y / (T(1) - y);
   }
   return out;
 }

@@ -1,4 +1,4 @@
-// What the CPU and the CUDA binding of box coding share: checks, types, and torch's transcendental functions.
+// What the CPU and the CUDA binding of box coding share: checks, types, and torch's exp and log.
 #pragma once
 #include <array>
 #include <optional>
@@ -67,7 +67,7 @@ T* data(Tensor& t) {
   return static_cast<T*>(t.mutable_data_ptr());
 }
 
-// Dense operands of one type, and the transcendental functions' values for them.
+// Dense operands of one type, and the exponentials or logarithms for them.
 template <class T>
 class CodingTensors {
  public:
@@ -77,37 +77,26 @@ class CodingTensors {
                 const Arguments& arguments)
       : in(dense(in, type)), anchors(dense(anchors, type)) {
     if (!has_sizes(p.coding) || this->in.numel() == 0) return;
-    sizes_ = like_pairs(type);
-    if (has_offsets(p.coding)) offsets_ = like_pairs(type);
+    has_offsets_ = has_offsets(p.coding);
+    values_ = torch::stable::empty({1 + has_offsets_, this->in.numel() / 2}, type, std::nullopt, in.device());
     arguments(p, decode, data<T>(this->in), data<T>(this->anchors), curves());
-    sizes_ = curve(decode ? "aten::exp" : "aten::log", *sizes_);
-    if (offsets_) offsets_ = decode ? curve("aten::sigmoid", *offsets_) : logit(*offsets_);
+    // torch's own: no other rounds alike in the last bit.
+    std::array<StableIValue, 1> stack{torch::stable::detail::from(*values_)};
+    TORCH_ERROR_CODE_CHECK(
+        torch_call_dispatcher(decode ? "aten::exp" : "aten::log", "", stack.data(), TORCH_ABI_VERSION));
+    values_ = torch::stable::detail::to<Tensor>(stack[0]);
   }
   Curves<T> curves() {
-    const auto pointer = [](std::optional<Tensor>& t) { return t ? data<T>(*t) : nullptr; };
-    return {pointer(offsets_), pointer(sizes_)};
+    if (!values_) return {nullptr, nullptr};
+    T* sizes = data<T>(*values_);
+    return {has_offsets_ ? sizes + in.numel() / 2 : nullptr, sizes};
   }
 
   const Tensor in, anchors;
 
  private:
-  Tensor like_pairs(ScalarType type) const {
-    return torch::stable::empty({in.size(0), in.size(1), 2}, type, std::nullopt, in.device());
-  }
-  // torch's own: no other rounds alike in the last bit.
-  static Tensor curve(const char* op, const Tensor& t) {
-    std::array<StableIValue, 1> stack{torch::stable::detail::from(t)};
-    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher(op, "", stack.data(), TORCH_ABI_VERSION));
-    return torch::stable::detail::to<Tensor>(stack[0]);
-  }
-  static Tensor logit(const Tensor& t) {
-    std::array<StableIValue, 2> stack{torch::stable::detail::from(t),
-                                      torch::stable::detail::from(std::optional<double>())};
-    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::logit", "", stack.data(), TORCH_ABI_VERSION));
-    return torch::stable::detail::to<Tensor>(stack[0]);
-  }
-
-  std::optional<Tensor> offsets_, sizes_;
+  bool has_offsets_ = false;
+  std::optional<Tensor> values_;  // [1 or 2, R * C * 2]: the sizes, then the offsets
 };
 
 }  // namespace structops

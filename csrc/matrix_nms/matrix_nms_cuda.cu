@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads) matrix_nms_kernel(const MatrixNmsInp
   __shared__ int columns[kThreads];
   const int n = int(in.n), thread = threadIdx.x, start = blockIdx.x * kThreads, place = start + thread;
   const bool exists = place < n;
-  const int first = exists ? w.first[place] : n, box = exists ? w.box[place] : 0;
+  const int first = exists ? w.first[place] : place, box = exists ? w.box[place] : 0;
   Box<T> mine{};
   if (!kGiven && exists) mine = w.boxes[place];
   const T my_area = area(mine);

@@ -8,6 +8,8 @@ namespace structops {
 
 // What the choice of the best on a GPU has room for.
 constexpr int64_t kMaxDetectionLevels = 8, kMaxDetectionTopK = 2048;
+// Classes are compared as floats.
+constexpr int64_t kMaxDetectionClasses = int64_t{1} << 24;
 
 // Data are [B, R, ...]: B images of R rows (proposals or anchors), C classes.
 struct DetectionParams {

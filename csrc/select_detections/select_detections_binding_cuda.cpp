@@ -36,11 +36,16 @@ Tensor scores_of(const DetectionArguments& a, ScalarType type) {
 
 static_assert(kMaxDetectionLevels <= cuda::kMaxScoreMaps && kMaxDetectionTopK <= cuda::kMaxTopK);
 
+constexpr int64_t kMaxSegments = 65535;  // of top_k
+
 // The best of each level or class; `chosen` keeps their memory.
 template <class T>
 cuda::DetectionSlots best(const DetectionArguments& a, const DetectionParams& p, Tensor& scores, const int64_t* valid,
                           Tensor& chosen, cudaStream_t stream) {
   const bool by_class = a.per_class_topk > 0;
+  const int64_t segments = p.images * (by_class ? p.classes : std::max<int64_t>(a.levels.size(), 1));
+  STRUCTOPS_CHECK(segments <= kMaxSegments, "select_detections: class_scores has ", segments,
+                  " levels or classes of all images to choose the best of, and a GPU takes ", kMaxSegments);
   if (valid != nullptr || (p.background >= 0 && !by_class))
     STD_CUDA_CHECK(cuda::detection_mask<T>(p, valid, mutable_data<T>(scores), stream));
   std::vector<int64_t> levels = a.levels;

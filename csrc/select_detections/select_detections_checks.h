@@ -61,6 +61,8 @@ inline void check_detections(const DetectionArguments& a) {
   STRUCTOPS_CHECK(scores.dim() == 3, op, ": class_scores must be [B, R, C] (3 dimensions), got ", scores.dim(),
                   " dimensions");
   const int64_t images = scores.size(0), rows = scores.size(1), classes = scores.size(2);
+  STRUCTOPS_CHECK(classes <= kMaxDetectionClasses, op, ": class_scores must have at most ", kMaxDetectionClasses,
+                  " classes, got ", classes);
   const auto is = [](const Tensor& t, std::initializer_list<int64_t> size) {
     if (t.dim() != static_cast<int64_t>(size.size())) return false;
     int64_t i = 0;

@@ -143,7 +143,7 @@ struct DetectionImage {
   }
 
   void select(Exponentials<T> exponentials) const {
-    Kept<T> kept(p.detections, p.iou_threshold);
+    Kept<T> kept(std::min(p.detections, candidates), p.iou_threshold);
     std::vector<int64_t> taken(limits.by_class ? p.classes : limits.levels.size());
     std::vector<int32_t> best, order;
     // A few times as many as are wanted are enough as a rule; 8 times as many again, until there are no more.

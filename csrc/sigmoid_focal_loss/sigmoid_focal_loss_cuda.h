@@ -12,7 +12,7 @@ cudaError_t sigmoid_focal_loss(const FocalLaw& law, const FocalInput<T>& in, T* 
 // Doubles of device memory that the sum needs.
 int64_t sigmoid_focal_loss_partials(int64_t count);
 
-// loss [1]: the sum of all losses / divisor, the same to the bit in every run and on every device.
+// loss [1]: the sum of all losses / divisor, the same to the bit in every run.
 template <class T>
 cudaError_t sigmoid_focal_loss_sum(const FocalLaw& law, const FocalInput<T>& in, double divisor, double* partials,
                                    T* loss, cudaStream_t stream);

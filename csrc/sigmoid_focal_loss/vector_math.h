@@ -11,9 +11,10 @@ struct Format<float> {
   using Int = int32_t;
   static constexpr int digits = 23, bias = 127, exp_terms = 7, log1p_terms = 8, log_terms = 5;
   static constexpr float round = 0x1.8p23f;  // added to a number, leaves its integer in the low bits
-  static constexpr float ln2_high = 0x1.63p-1f, ln2_low = -2.12194440054690583e-4f;  // high has few digits
-  static constexpr float lowest = -88.0f;                                            // exp is zero from here on
-  static constexpr Int root_half = 0x3f3504f3;                                       // the bits of sqrt(1/2)
+  static constexpr float lowest = -88.0f;    // exp is zero from here on
+  // high has so few digits that its products with exponents are exact
+  static constexpr float ln2_high = 0x1.63p-1f, ln2_low = -2.12194440054690583e-4f;
+  static constexpr Int root_half = 0x3f3504f3;  // the bits of sqrt(1/2)
 };
 template <>
 struct Format<double> {

@@ -1,7 +1,8 @@
 // Soft suppression among the boxes of one class, compiled once per instruction set (foreach_isa.h).
 //
 // The boxes lie in leaves of one vector's lanes, by place. A step takes the best of the leaves' best scores, and visits
-// only the leaves whose bounds the box that was taken meets: of 5000 boxes spread over an image some 10 of 313.
+// only the leaves whose bounds the box that was taken meets: of 5000 boxes spread over an image 40 of 313, of 5000 on
+// 160 objects 28.
 
 #include "common/cpu/vec.h"
 

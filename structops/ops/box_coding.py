@@ -10,6 +10,7 @@ import torch
 from structops import _checks
 from structops._backend import Op
 from structops._checks import require
+from structops.ops._double_backward import differentiate
 from structops.reference import box_coding as definition
 from structops.reference.box_coding import CODINGS
 
@@ -224,12 +225,7 @@ def _op(name: str, operand: str) -> Op:
         ctx.options = inputs[3:]
 
     def double_backward(ops, ctx, *grads):
-        # The derivative of the definition's backward, which is written in torch's own operations: rare enough.
-        create_graph = torch.is_grad_enabled()
-        with torch.enable_grad():
-            inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
-            outputs = getattr(definition, f"{name}_backward")(*inputs, *ctx.options)
-            found = torch.autograd.grad(outputs, inputs, grads, create_graph=create_graph, allow_unused=True)
+        found = differentiate(getattr(definition, f"{name}_backward"), ctx.saved_tensors, ctx.options, grads)
         return *found, *[None] * len(ctx.options)
 
     Op(

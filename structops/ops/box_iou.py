@@ -9,6 +9,7 @@ import torch
 from structops import _checks
 from structops._backend import Op
 from structops._checks import require
+from structops.ops._double_backward import differentiate
 from structops.reference import box_iou as definition
 from structops.reference.box_iou import FORMATS, KINDS
 
@@ -205,13 +206,7 @@ def _setup_context_backward(ctx, inputs, output) -> None:
 
 
 def _double_backward(ops, ctx, *grads):
-    # The derivative of the definition's backward, which is written in torch's own operations: rare enough.
-    create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        inputs = [t if t.requires_grad else t.detach().requires_grad_() for t in ctx.saved_tensors]
-        grad, boxes1, boxes2 = inputs
-        outputs = definition.box_iou_backward(grad, boxes1, boxes2, *ctx.options)
-        found = torch.autograd.grad(outputs, inputs, grads, create_graph=create_graph, allow_unused=True)
+    found = differentiate(definition.box_iou_backward, ctx.saved_tensors, ctx.options, grads)
     return *found, None, None, None, None
 
 

@@ -12,6 +12,7 @@ from structops._backend import Op
 from structops._checks import require
 from structops._layout import memory_format
 from structops.ops._boxes import Boxes, as_rois, check_grad, check_pooling, check_rois, check_sampling, output_pair
+from structops.ops._rois import empty_crops, empty_grad_input
 from structops.reference.multiscale_roi_align import BAD_LEVEL, assign_levels
 
 MAX_LEVELS = 8  # kMaxLevels in csrc/roi_align/roi_align.h
@@ -218,9 +219,7 @@ def _check(
 
 
 def _fake(features, rois, scales, pooled_height, pooled_width, *options):
-    first = features[0]
-    size = (rois.shape[0], first.shape[1], pooled_height, pooled_width)
-    return torch.empty(size, dtype=first.dtype, device=first.device, memory_format=memory_format(first))
+    return empty_crops(features[0], rois, features[0].shape[1], pooled_height, pooled_width)
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -269,15 +268,8 @@ def _check_backward(
 
 
 def _fake_backward(grad, rois, scales, pooled_height, pooled_width, batch_size, channels, sizes, *options):
-    return [
-        torch.empty(
-            (batch_size, channels, height, width),
-            dtype=grad.dtype,
-            device=grad.device,
-            memory_format=memory_format(grad),
-        )
-        for height, width in zip(sizes[::2], sizes[1::2], strict=True)
-    ]
+    shapes = [(batch_size, channels, *size) for size in zip(sizes[::2], sizes[1::2], strict=True)]
+    return [empty_grad_input(grad, shape) for shape in shapes]
 
 
 def _setup_context_backward(ctx, inputs, output) -> None:

@@ -12,7 +12,8 @@ from structops import _checks
 from structops._backend import Op
 from structops._checks import require
 
-MAX_LEVELS, MAX_TOPK = 8, 2048  # kMaxDetectionLevels, kMaxDetectionTopK in csrc/select_detections/select_detections.h
+# kMaxDetectionLevels and so on in csrc/select_detections/select_detections.h
+MAX_LEVELS, MAX_TOPK, MAX_CLASSES = 8, 2048, 2**24
 
 Detections = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
@@ -52,8 +53,8 @@ def select_detections(
         coding="distances"
         # SSD: background=0, per_class_topk=400, score_threshold=0.01, iou_threshold=0.45, min_size=None, detections=200
 
-    Nothing waits for the device, and sizes do not depend on the data, so the whole can be captured in a CUDA graph. Not
-    differentiable.
+    Nothing waits for the device, and sizes do not depend on the data, so the whole can be captured in a CUDA graph
+    (given tensors: numbers of a list are copied to the GPU, which waits). Not differentiable.
 
     Args:
         class_scores: logits ``[B, R, C]`` of R boxes an image; float16, bfloat16, float32 or float64. Halves are
@@ -200,6 +201,9 @@ def _check(
         lambda: f"{op}: class_scores must be [B, R, C] (3 dimensions), got {class_scores.dim()} dimensions",
     )
     images, rows, classes = class_scores.shape
+    require(
+        classes <= MAX_CLASSES, lambda: f"{op}: class_scores must have at most {MAX_CLASSES} classes, got {classes}"
+    )
     shapes = {
         "box_deltas": (box_deltas, ((images, rows, 4), (images, rows, 4 * classes)), "[B, R, 4] or [B, R, 4 * C]"),
         "proposals": (proposals, ((images, rows, 4), (rows, 4)), "[B, R, 4] or [R, 4]"),

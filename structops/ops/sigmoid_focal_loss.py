@@ -22,11 +22,11 @@ def sigmoid_focal_loss(
     gamma: float = 2,
     reduction: str = "none",
 ) -> torch.Tensor:
-    """Focal loss of a binary classification for every element (Lin et al., "Focal Loss for Dense Detection", 2017).
+    """Focal loss, a binary classification of every element that plays down the easy ones.
 
-    With p = sigmoid(input): ``-alpha (1 - p)^gamma log(p)`` of a positive element, ``-(1 - alpha) p^gamma log(1 - p)``
-    of a negative one, and what torchvision makes of targets in between. Logits are read once by the forward and once
-    by the backward; nothing is kept in between.
+    Lin et al., "Focal Loss for Dense Object Detection", 2017. With p = sigmoid(input): ``-alpha (1 - p)^gamma log(p)``
+    of a positive element, ``-(1 - alpha) p^gamma log(1 - p)`` of a negative one, and what torchvision makes of targets
+    in between. Logits are read once by the forward and once by the backward; nothing is kept in between.
 
     Args:
         inputs: logits of any shape; float16, bfloat16, float32 or float64.
@@ -49,8 +49,8 @@ def sigmoid_focal_loss(
 
     Note:
         Gradients flow to ``inputs``, twice if asked. Where ``targets`` require one too (soft labels that are learned)
-        the loss is composed of torch's own operations instead, which takes their time and memory. If the two differ in
-        type the computation is in the wider one.
+        the loss is composed of torch's own operations instead, which takes their time and memory. Where inputs and
+        targets differ in type the wider one computes.
     """
     op = "sigmoid_focal_loss"
     if reduction not in REDUCTIONS:
@@ -68,7 +68,8 @@ def sigmoid_focal_loss(
         inputs, targets = inputs.permute(0, 2, 3, 1), targets.permute(0, 2, 3, 1)
     shape, rows = inputs.shape, targets.numel()
     inputs = inputs.reshape(rows, shape[-1]) if classes else inputs.reshape(rows)
-    run = _composed if targets.requires_grad else _sigmoid_focal_loss
+    learned = targets.requires_grad and torch.is_grad_enabled()
+    run = _composed if learned else _sigmoid_focal_loss
     loss = run(inputs, targets.reshape(rows), *options).to(dtype)
     if reduction != "none":
         return loss

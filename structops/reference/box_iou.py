@@ -141,7 +141,7 @@ def box_iou_backward(
             _pass_on(torch.lt, f"{axis}1", a, b, -to_side, to_a, to_b)
     if KINDS[kind] == "complete":
         turn, _, alpha = _aspect(a, b, iou, eps)
-        to_turn = -grad * alpha * (_ASPECT_SCALE * (2 * turn))
+        to_turn = -grad * alpha.detach() * (_ASPECT_SCALE * (2 * turn))
         to_a.add("angle", to_turn)
         to_b.add("angle", -to_turn)
     to_intersection = grad / union - to_union

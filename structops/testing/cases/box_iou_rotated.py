@@ -47,9 +47,9 @@ for _n in (1, 7, 70, 129):
     add(f"pairs={_n}", "quick" if _n == 7 else "", True)(
         lambda g, n=_n: (rotated(g, n), rotated(g, n))  # type: ignore[misc]
     )
-add("boxes=300x500", "large", False)(lambda g: (rotated(g, 300, 400), rotated(g, 500, 400)))
+add("boxes=100x300", "large", False)(lambda g: (rotated(g, 100, 400), rotated(g, 300, 400)))
 add("pairs=5000", "large", True)(lambda g: (rotated(g, 5000), rotated(g, 5000)))
-add("boxes=20x2500", "large", False)(lambda g: (rotated(g, 20, 400), rotated(g, 2500, 400)))  # two blocks of columns
+add("boxes=12x2500", "large", False)(lambda g: (rotated(g, 12, 400), rotated(g, 2500, 400)))  # two blocks of columns
 
 
 # One box and its neighbours.

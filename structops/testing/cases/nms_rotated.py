@@ -61,7 +61,7 @@ for _n in (20, 1, 2, 63, 64, 65, 129):
 for _threshold in (0.0, 0.2, 0.7, 1.0, 1.5):
     add(f"threshold={_threshold:g}", batched=_threshold < 1)(_crowd(90, _threshold))
 add("boxes=1500", "large")(_crowd(1500, 0.3, 1000))
-add("boxes=700-sparse", "large")(lambda g: (rotated(g, 700, 3000, 20, 200), scores(g, 700), 0.2))
+add("boxes=150-sparse", "large")(lambda g: (rotated(g, 150, 1500, 20, 200), scores(g, 150), 0.2))
 add("classes=80", "", plain=False, classes=80)(_crowd(300, 0.3))
 add("a-class-each", plain=False, classes=10**9)(_crowd(40, 0.0))
 

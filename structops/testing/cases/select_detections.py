@@ -160,6 +160,7 @@ def _refused(**changes: object) -> Callable[[], Arguments]:
 _ERRORS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("scores-rank", {"class_scores": torch.rand(5, 3)}, r"class_scores must be \[B, R, C\]"),
     ("scores-integer", {"class_scores": torch.ones(2, 5, 3, dtype=torch.int64)}, r"class_scores must be float16"),
+    ("classes-too-many", {"class_scores": torch.empty(0, 5, 2**24 + 1)}, r"class_scores must have at most 16777216"),
     ("deltas-shape", {"box_deltas": torch.rand(2, 5, 8)}, r"box_deltas must be \[B, R, 4\] or \[B, R, 4 \* C\]"),
     ("deltas-device", {"box_deltas": torch.rand(2, 5, 4, device="meta")}, r"box_deltas must be on the same device"),
     ("proposals-shape", {"proposals": torch.rand(2, 4, 4)}, r"proposals must be \[B, R, 4\] or \[R, 4\]"),

@@ -23,10 +23,8 @@ class _Coder:
             pairs = [poisoned(*boxes.shape[:2], 2, like=self.boxes) for _ in range(2)]
             self.curves = [pairs[0] if CODINGS[coding] == "cells" else None, pairs[1]]
             self.launch("coding_arguments", self.boxes, self.anchors, *self.curves)
-            offsets, sizes = self.curves
-            if offsets is not None:
-                offsets = offsets.sigmoid() if decode else offsets.logit()
-            self.curves = [offsets, sizes.exp() if decode else sizes.log()]
+            curve = torch.exp if decode else torch.log
+            self.curves = [None if pair is None else curve(pair) for pair in self.curves]
 
     def launch(self, name: str, *arguments) -> None:
         self.emulator.launch(f"{name}_{self.suffix}", *self.parameters, *arguments)

@@ -66,8 +66,16 @@ def select_detections(
     counts = dense(valid, torch.int64)
     scores = scores_of(dense(class_scores, dtype), dense(centerness, dtype), levels, sigmoid)
     parameters = (images, rows, classes, background, box_deltas.shape[2] != 4, proposals.dim() == 2, distances)
-    # On a CPU torch divides by weights as such.
-    parameters += (*weights, False, clip, score_threshold, iou_threshold, math.nan if min_size is None else min_size)
+    # On a CPU torch divides by weights as such; of powers of two, multiplying by reciprocals is the same.
+    reciprocals = all(math.frexp(w)[0] == 0.5 for w in weights)
+    parameters += (
+        *weights,
+        reciprocals,
+        clip,
+        score_threshold,
+        iou_threshold,
+        math.nan if min_size is None else min_size,
+    )
     parameters += (detections,)
     slots = (rows * classes, None, 1, False, *[0] * LEVELS)
     if topk_candidates or per_class_topk:

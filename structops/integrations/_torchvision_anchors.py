@@ -86,9 +86,10 @@ def _anchors(self, image_list, feature_maps):
     sizes = _sizes(feature_maps)
     if (
         torch.jit.is_tracing()
-        # What a subclass does in its own way stays its own.
+        # What a subclass or an object does in its own way stays its own.
         or type(self).grid_anchors is not grid_anchors
         or type(self).set_cell_anchors is not _set_cell_anchors
+        or {"grid_anchors", "set_cell_anchors"} & vars(self).keys()
         or not _grids_taken(sizes)
         or not patched(feature_maps[0].device)
         or feature_maps[0].dtype not in FLOATING

@@ -26,9 +26,16 @@ def _double(bits, like):
 
 
 @triton.jit
-def _divide(a, b):
+def _quotient(a, b):
     # The plain operator on float32 is a faster, inexact division.
     return tl.div_rn(a, b) if a.dtype == tl.float32 else a / b
+
+
+@triton.jit
+def _unweighted(delta, weight, RECIPROCALS: tl.constexpr):
+    """As torch divides by a number: on a GPU it multiplies by the reciprocal."""
+    weight = tl.zeros_like(delta) + weight
+    return delta * _quotient(tl.zeros_like(delta) + 1.0, weight) if RECIPROCALS else _quotient(delta, weight)
 
 
 @triton.jit
@@ -63,6 +70,7 @@ def proposal_codes_kernel(
     delta_c,
     delta_h,
     delta_w,
+    RECIPROCALS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     image = tl.program_id(1).to(tl.int64)
@@ -79,8 +87,8 @@ def proposal_codes_kernel(
         clip = _double(clip_bits, codes)
         w = tl.load(delta + 2 * delta_c, mask=mine, other=0.0).to(codes.dtype.element_ty)
         h = tl.load(delta + 3 * delta_c, mask=mine, other=0.0).to(codes.dtype.element_ty)
-        w = _divide(w, tl.zeros_like(w) + _double(width_bits, codes))
-        h = _divide(h, tl.zeros_like(h) + _double(height_bits, codes))
+        w = _unweighted(w, _double(width_bits, codes), RECIPROCALS)
+        h = _unweighted(h, _double(height_bits, codes), RECIPROCALS)
         # NaN stays.
         tl.store(codes + slot * 2, tl.where(w > clip, clip, w), mask=mine)
         tl.store(codes + slot * 2 + 1, tl.where(h > clip, clip, h), mask=mine)
@@ -122,6 +130,7 @@ def proposal_boxes_kernel(
     stride_y,
     stride_x,
     GRID: tl.constexpr,  # anchors are those of the cell (0, 0)
+    RECIPROCALS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     image = tl.program_id(1).to(tl.int64)
@@ -139,8 +148,8 @@ def proposal_boxes_kernel(
         x2 = tl.load(delta + 2 * delta_c, mask=mine, other=0.0).to(kind)
         y2 = tl.load(delta + 3 * delta_c, mask=mine, other=0.0).to(kind)
     else:
-        dx = _divide(x1, tl.zeros_like(x1) + _double(x_bits, boxes))
-        dy = _divide(y1, tl.zeros_like(y1) + _double(y_bits, boxes))
+        dx = _unweighted(x1, _double(x_bits, boxes), RECIPROCALS)
+        dy = _unweighted(y1, _double(y_bits, boxes), RECIPROCALS)
         anchor = anchors + (a if GRID else index) * 4
         x1 = tl.load(anchor, mask=mine, other=0.0)
         y1 = tl.load(anchor + 1, mask=mine, other=0.0)
@@ -227,6 +236,7 @@ class _Level:
             "cell": objectness.shape[1],
             "width": objectness.shape[3],
             **{f"delta_{axis}": stride for axis, stride in zip("bchw", deltas.stride(), strict=True)},
+            "RECIPROCALS": deltas.device.type != "cpu",
             "BLOCK": _BLOCK,
         }
         self.objectness = objectness

@@ -60,6 +60,19 @@ STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_distances(const CentreSize<T>& anchor, Bo
   return {anchor.x - d.x1, anchor.y - d.y1, anchor.x + d.x2, anchor.y + d.y2};
 }
 
+// A delta without its weight, as torch divides by a number: on a GPU it multiplies by the reciprocal.
+template <class T>
+STRUCTOPS_BOX_FUNCTION T unweighted(T delta, double weight, bool reciprocals) {
+  return reciprocals ? delta * (T(1) / static_cast<T>(weight)) : delta / static_cast<T>(weight);
+}
+
+// The logarithm of a size, of which torch takes the exponential: no more than `most`; NaN stays.
+template <class T>
+STRUCTOPS_BOX_FUNCTION T size_code(T delta, double weight, bool reciprocals, double most) {
+  const T code = unweighted(delta, weight, reciprocals), limit = static_cast<T>(most);
+  return code > limit ? limit : code;
+}
+
 // As torch.clamp: NaN stays.
 template <class T>
 STRUCTOPS_BOX_FUNCTION T clamp_keeping_nan(T v, T low, T high) {

@@ -40,7 +40,8 @@ inline ScoreShape score_shape(const ProposalLevel& l) {
 // By name: the emulator of the tests passes structs field by field.
 struct ProposalParams {
   int64_t images, levels, slots;
-  double weight_x, weight_y, weight_width, weight_height;  // that deltas are divided by
+  double weight_x, weight_y, weight_width, weight_height;  // that deltas are divided by,
+  bool reciprocals;                                        // as torch does on a GPU
   double clip;                                             // of the logarithms of sizes
   double min_size, score_threshold;
 };
@@ -65,13 +66,6 @@ STRUCTOPS_BOX_FUNCTION int64_t delta_offset(const ProposalLevel& l, const Propos
   return p.image * stride[0] + 4 * p.a * stride[1] + p.y * stride[2] + p.x * stride[3];
 }
 
-// As torch.clamp(max=...): NaN stays.
-template <class C>
-STRUCTOPS_BOX_FUNCTION C size_code(C delta, double weight, double clip) {
-  const C code = delta / static_cast<C>(weight), most = static_cast<C>(clip);
-  return code > most ? most : code;
-}
-
 template <class C>
 STRUCTOPS_BOX_FUNCTION BoxOf<C> anchor_at(const ProposalLevel& l, const ProposalPlace& p) {
   const C* a = static_cast<const C*>(l.anchors) + 4 * (l.grid ? p.a : (p.y * l.width + p.x) * l.cell + p.a);
@@ -87,8 +81,8 @@ STRUCTOPS_BOX_FUNCTION BoxOf<C> proposal_box(const ProposalParams& params, const
                                              const C* image_size) {
   BoxOf<C> box{deltas[0], deltas[1], deltas[2], deltas[3]};
   if (l.anchors != nullptr)
-    box = decode_deltas(centre_size(anchor_at<C>(l, p)), deltas[0] / static_cast<C>(params.weight_x),
-                        deltas[1] / static_cast<C>(params.weight_y), sizes[0], sizes[1]);
+    box = decode_deltas(centre_size(anchor_at<C>(l, p)), unweighted(deltas[0], params.weight_x, params.reciprocals),
+                        unweighted(deltas[1], params.weight_y, params.reciprocals), sizes[0], sizes[1]);
   return clip(box, image_size[0], image_size[1]);
 }
 

@@ -46,7 +46,7 @@ Proposals run(const ProposalArguments& a) {
     return torch::stable::empty(size, of, std::nullopt, a.objectness[0].device());
   };
   const std::vector<int64_t> numbers = level_numbers(a);
-  const ProposalParams p = proposal_params(a, numbers);
+  const ProposalParams p = proposal_params(a, numbers, false);
   std::vector<Tensor> anchors;
   ProposalLevel levels[kMaxProposalLevels];
   for (int64_t l = 0; l < p.levels; ++l) {

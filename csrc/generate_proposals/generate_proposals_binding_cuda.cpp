@@ -71,7 +71,7 @@ Proposals run(const ProposalArguments& a) {
     return empty_like_device(size, of, like);
   };
   const std::vector<int64_t> numbers = level_numbers(a);
-  const ProposalParams p = proposal_params(a, numbers);
+  const ProposalParams p = proposal_params(a, numbers, true);
   const int64_t post = a.post_nms_top_n;
   Tensor proposals = empty({p.images, post, 4}, type), proposal_scores = empty({p.images, post}, type);
   Tensor counts = empty({p.images}, ScalarType::Long);

@@ -95,12 +95,23 @@ inline std::vector<int64_t> level_numbers(const ProposalArguments& a) {
   return numbers;
 }
 
-inline ProposalParams proposal_params(const ProposalArguments& a, const std::vector<int64_t>& numbers) {
+// reciprocals: how torch divides by a number on the device.
+inline ProposalParams proposal_params(const ProposalArguments& a, const std::vector<int64_t>& numbers,
+                                      bool reciprocals) {
   const int64_t levels = a.objectness.size();
   int64_t slots = 0;
   for (int64_t l = 0; l < levels; ++l) slots += numbers[l * kLevelNumbers + kLevelNumbers - 1];
-  return {a.objectness[0].size(0), levels,     slots,         a.weights[0], a.weights[1], a.weights[2], a.weights[3],
-          a.bbox_xform_clip,       a.min_size, a.score_thresh};
+  return {a.objectness[0].size(0),
+          levels,
+          slots,
+          a.weights[0],
+          a.weights[1],
+          a.weights[2],
+          a.weights[3],
+          reciprocals,
+          a.bbox_xform_clip,
+          a.min_size,
+          a.score_thresh};
 }
 
 }  // namespace structops

@@ -29,8 +29,10 @@ void choose_proposals(const ProposalParams& p, const ProposalLevel* levels, int3
         logits[slot] = static_cast<C>(objectness[score_offset(l, place)]);
         if (l.anchors == nullptr) continue;
         const S* delta = deltas + delta_offset(l, place);
-        codes[2 * slot] = size_code(static_cast<C>(delta[2 * l.delta_stride[1]]), p.weight_width, p.clip);
-        codes[2 * slot + 1] = size_code(static_cast<C>(delta[3 * l.delta_stride[1]]), p.weight_height, p.clip);
+        codes[2 * slot] =
+            size_code(static_cast<C>(delta[2 * l.delta_stride[1]]), p.weight_width, p.reciprocals, p.clip);
+        codes[2 * slot + 1] =
+            size_code(static_cast<C>(delta[3 * l.delta_stride[1]]), p.weight_height, p.reciprocals, p.clip);
       }
     }
   });

@@ -59,8 +59,9 @@ __global__ void __launch_bounds__(kThreads)
   logits[slot.at] = up(__ldg(static_cast<const S*>(l.objectness) + score_offset(l, slot.place)));
   if (l.anchors == nullptr) return;
   const S* delta = static_cast<const S*>(l.deltas) + delta_offset(l, slot.place);
-  codes[2 * slot.at] = size_code<C>(up(__ldg(delta + 2 * l.delta_stride[1])), p.weight_width, p.clip);
-  codes[2 * slot.at + 1] = size_code<C>(up(__ldg(delta + 3 * l.delta_stride[1])), p.weight_height, p.clip);
+  codes[2 * slot.at] = size_code<C>(up(__ldg(delta + 2 * l.delta_stride[1])), p.weight_width, p.reciprocals, p.clip);
+  codes[2 * slot.at + 1] =
+      size_code<C>(up(__ldg(delta + 3 * l.delta_stride[1])), p.weight_height, p.reciprocals, p.clip);
 }
 
 template <class S, class C>

@@ -140,8 +140,7 @@ def _fusible(network: Any, images: ImageList, features: Sequence[Tensor]) -> boo
         and type(coder) is BoxCoder
         and _untouched(coder, BoxCoder)
         and len(coder.weights) == 4
-        # torchvision multiplies by the reciprocal of a weight on a GPU: the same for powers of two.
-        and all(w > 0 and (math.frexp(w)[0] == 0.5 or features[0].device.type == "cpu") for w in coder.weights)
+        and all(w != 0 and math.isfinite(w) for w in coder.weights)
         and type(anchors) is AnchorGenerator
         and _untouched(anchors, AnchorGenerator)
         and not any(getattr(anchors, hooks) for hooks in _HOOKS)

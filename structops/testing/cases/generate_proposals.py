@@ -282,5 +282,6 @@ SPECS = (
         layouts=("objectness", "deltas"),
         compare="exact",
         widens=True,
+        own_device=True,
     ),
 )

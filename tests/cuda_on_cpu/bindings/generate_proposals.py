@@ -91,7 +91,8 @@ def generate_proposals(
     numbers = torch.tensor(numbers)
     chosen = _choose(emulator, objectness, best, slots)
 
-    parameters = (images, len(objectness), count, *weights, bbox_xform_clip, min_size, score_thresh)
+    # On a CPU torch divides by weights as such.
+    parameters = (images, len(objectness), count, *weights, False, bbox_xform_clip, min_size, score_thresh)
     maps = (*_pointers(objectness), *_pointers(deltas), *_pointers(anchors))
     shared = (*parameters, *maps, numbers, chosen, best)
     scores = poisoned(images, count, like=first, dtype=compute)

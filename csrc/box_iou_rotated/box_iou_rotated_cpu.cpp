@@ -19,8 +19,11 @@
 namespace structops::cpu {
 namespace {
 
-constexpr int64_t kPadding = 16;       // lanes of the widest vector
-constexpr double kStepsToPrepare = 8;  // nanoseconds, with 8 lanes
+constexpr int64_t kPadding = 16;  // lanes of the widest vector
+// What workers_for counts as steps, a box, a pair and a row of both: fewer than the nanoseconds they take (8, 1 and
+// 11), since on a busy machine a thread that is late costs tens of milliseconds. From a millisecond of work there are
+// two.
+constexpr double kStepsToPrepare = 1, kStepsOfPair = 0.125, kStepsElementwise = 2;
 
 }  // namespace
 
@@ -37,14 +40,15 @@ template <class Out>
 void box_iou_rotated(const RotatedBoxes& a, const RotatedBoxes& b, Out* out, ParallelFor parallel_for) {
   // Of boxes spread over an image a pair costs a nanosecond in the mean: 0.2 when apart, 5 to 10 when not.
   const int64_t rows = std::max<int64_t>(1, 65536 / std::max<int64_t>(b.size(), 1));
-  share(parallel_for, workers_for(double(a.size()) * double(b.size()) / 2), a.size(), rows, [&](ItemQueue& queue) {
-    for (int64_t first, last; queue.take(first, last);) STRUCTOPS_ISA_DISPATCH(iou_rows(a, b, first, last, out));
-  });
+  share(parallel_for, workers_for(double(a.size()) * double(b.size()) * kStepsOfPair), a.size(), rows,
+        [&](ItemQueue& queue) {
+          for (int64_t first, last; queue.take(first, last);) STRUCTOPS_ISA_DISPATCH(iou_rows(a, b, first, last, out));
+        });
 }
 
 template <class Out>
 void box_iou_rotated_elementwise(const double* a, const double* b, int64_t n, Out* out, ParallelFor parallel_for) {
-  share(parallel_for, workers_for(double(n) * 3 * kStepsToPrepare), n, 1024, [&](ItemQueue& queue) {
+  share(parallel_for, workers_for(double(n) * kStepsElementwise), n, 1024, [&](ItemQueue& queue) {
     for (int64_t first, last; queue.take(first, last);) STRUCTOPS_ISA_DISPATCH(iou_pairs(a, b, first, last, out));
   });
 }

@@ -111,6 +111,19 @@ def _tensors(args: tuple[Any, ...]) -> Iterator[torch.Tensor]:
             yield from (t for t in a if isinstance(t, torch.Tensor))
 
 
+def _detached(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments without a history, where they have one."""
+    if not any(t.requires_grad for t in _tensors(args)):
+        return args
+
+    def detach(a: Any) -> Any:
+        if isinstance(a, list | tuple):
+            return [detach(each) for each in a]
+        return a.detach() if isinstance(a, torch.Tensor) else a
+
+    return tuple(detach(a) for a in args)
+
+
 def resolve(device_type: str) -> str:
     """The backend that runs on a device type: the one asked for, else (native only) the best that is usable."""
     name = current_backend()
@@ -214,7 +227,9 @@ class Op:
         first = _first(args)
         if not isinstance(first, torch.Tensor):
             raise TypeError(f"{self.name}: the first argument must be a tensor, got {type(first).__name__}")
-        if self.differentiable and not torch.compiler.is_compiling():
+        if not self.differentiable:
+            args = _detached(args)  # or torch takes a floating result for one with a gradient
+        elif not torch.compiler.is_compiling():
             self._refuse_tangents(args)
         if not _libraries.loaded("_C"):
             resolve(first.device.type)

@@ -5,7 +5,6 @@ import math
 import pytest
 import torch
 
-import structops
 from structops import nn, ops
 
 NAN, INF = math.nan, math.inf
@@ -68,48 +67,6 @@ def test_boxes_of_any_type(place, dtype, g):
     x = torch.randn(1, 4, 9, 9, generator=g).to(place)
     boxes = torch.tensor([[0, 1.5, 2, 6.25, 7]], dtype=dtype, device=place)  # exact in every type
     assert torch.equal(ops.roi_align(x, boxes, 3), ops.roi_align(x, boxes.float(), 3))
-
-
-needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-
-
-@needs_gpu
-@pytest.mark.parametrize("backend", ["native", "triton", "reference"])
-def test_batch_index_out_of_range_is_nan_on_a_gpu(backend, g):
-    x = torch.randn(2, 3, 8, 8, generator=g).cuda().requires_grad_()
-    boxes = torch.tensor([[b, 1, 1, 5, 5] for b in (0, -1, 2, NAN, 1e30, 1)], device="cuda")
-    with structops.backend(backend):
-        out = ops.roi_align(x, boxes, 2)
-        assert out.isnan().flatten(1).all(1).tolist() == [False, True, True, True, True, False]
-        (grad,) = torch.autograd.grad(out.nan_to_num().sum(), x)
-        (wanted,) = torch.autograd.grad(ops.roi_align(x, boxes[[0, 5]], 2).sum(), x)
-        torch.testing.assert_close(grad, wanted)
-
-
-@needs_gpu
-@pytest.mark.parametrize("backend", ["native", "triton"])
-def test_no_sync_and_capture_on_a_gpu(backend, g):
-    x = torch.randn(2, 16, 20, 20, generator=g).cuda().requires_grad_()
-    boxes = torch.tensor([[0, 1.0, 1, 15, 12], [1, 2, 2, 9, 9]], device="cuda")
-
-    def step():
-        with structops.backend(backend):
-            out = ops.roi_align(x, boxes, 7, sampling_ratio=2)
-            return out, torch.autograd.grad(out, x, torch.ones_like(out))[0]
-
-    wanted = step()  # compiles what is compiled at the first call
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
-    graph.replay()
-    torch.cuda.synchronize()
-    assert all(map(torch.equal, captured, wanted))
 
 
 def test_double_backward_is_the_forward(place, g):

@@ -12,6 +12,7 @@ import torch
 import triton
 import triton.language as tl
 from structops.triton_kernels._launch import Launch, double_bits
+from structops.triton_kernels._rotation import _rotation
 
 # Rows of the table of doubles.
 ROWS = 8
@@ -63,28 +64,7 @@ def rotated_rois_kernel(
         length_x = tl.maximum(length_x, 1.0)
         length_y = tl.maximum(length_y, 1.0)
 
-    quarters = tl.floor(turn / 90.0 + 0.5)
-    x = (turn - quarters * 90.0) * 0.017453292519943295
-    x2 = x * x
-    s = x2 * (1.0 / 355687428096000.0) - 1.0 / 1307674368000.0
-    s = s * x2 + 1.0 / 6227020800.0
-    s = s * x2 - 1.0 / 39916800.0
-    s = s * x2 + 1.0 / 362880.0
-    s = s * x2 - 1.0 / 5040.0
-    s = s * x2 + 1.0 / 120.0
-    s = s * x2 - 1.0 / 6.0
-    s = x + x * (s * x2)
-    c = x2 * (1.0 / 20922789888000.0) - 1.0 / 87178291200.0
-    c = c * x2 + 1.0 / 479001600.0
-    c = c * x2 - 1.0 / 3628800.0
-    c = c * x2 + 1.0 / 40320.0
-    c = c * x2 - 1.0 / 720.0
-    c = c * x2 + 1.0 / 24.0
-    c = c * x2 - 0.5
-    c = c * x2 + 1.0
-    quarter = quarters.to(tl.int32) & 3
-    cos = tl.where(quarter == 0, c, tl.where(quarter == 1, -s, tl.where(quarter == 2, -c, s)))
-    sin = tl.where(quarter == 0, s, tl.where(quarter == 1, c, tl.where(quarter == 2, -s, -c)))
+    cos, sin = _rotation(turn)
     if CLOCKWISE:
         sin = -sin
 

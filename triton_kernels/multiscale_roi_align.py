@@ -6,7 +6,6 @@ that pools from whichever map that is. Backward: one launch that sorts the RoIs 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,81 +13,17 @@ import torch
 import triton
 import triton.language as tl
 from structops.triton_kernels._launch import Launch, double_bits, run
-from structops.triton_kernels._roi_align_backward import backward
+from structops.triton_kernels._multiscale_levels import CHOICE, LEVELS, _choose_level, _double, _pick, choice_arguments
+from structops.triton_kernels._multiscale_roi_align_backward import backward
 from structops.triton_kernels._roi_axes import _fill_axes, allocate_tables, axes_options, weight_dtype
 from structops.triton_kernels.roi_align import _of_bins, _pool_bins, forward_launch
 
 from structops._layout import memory_format
-from structops.reference.multiscale_roi_align import level_thresholds
-
-LEVELS = 8  # at most
-_THRESHOLDS = [f"threshold{i}" for i in range(LEVELS)]
-_CHOICE = ["chosen_stride", "valid_stride", "levels", "rows", *_THRESHOLDS]
-
-
-@triton.jit
-def _double(bits):
-    return bits.to(tl.int64).to(tl.float64, bitcast=True)
-
-
-@triton.jit
-def _pick(level, v0, v1, v2, v3, v4, v5, v6, v7):
-    """The one of eight numbers that a level says."""
-    v = tl.where(level == 1, v1.to(tl.int64), v0.to(tl.int64))
-    v = tl.where(level == 2, v2.to(tl.int64), v)
-    v = tl.where(level == 3, v3.to(tl.int64), v)
-    v = tl.where(level == 4, v4.to(tl.int64), v)
-    v = tl.where(level == 5, v5.to(tl.int64), v)
-    v = tl.where(level == 6, v6.to(tl.int64), v)
-    return tl.where(level == 7, v7.to(tl.int64), v)
-
-
-@triton.jit
-def _choose_level(
-    k,
-    rois,  # [K, 5]
-    roi_stride,
-    coordinate_stride,
-    chosen,  # [K] integers, or None: by area
-    valid,  # [K / rows] integers, or None
-    chosen_stride,
-    valid_stride,
-    levels,
-    rows,
-    t0,
-    t1,
-    t2,
-    t3,
-    t4,
-    t5,
-    t6,
-    t7,
-):
-    """The level of RoI k; -1: its output is zero, -2: NaN. As csrc/multiscale_roi_align/levels.h says."""
-    if chosen is not None:
-        given = tl.load(chosen + k * chosen_stride).to(tl.int64)
-        level = tl.where((given >= 0) & (given < levels), given, -2).to(tl.int32)
-    else:
-        roi = rois + k * roi_stride
-        x1 = tl.load(roi + coordinate_stride).to(tl.float64)
-        y1 = tl.load(roi + 2 * coordinate_stride).to(tl.float64)
-        x2 = tl.load(roi + 3 * coordinate_stride).to(tl.float64)
-        y2 = tl.load(roi + 4 * coordinate_stride).to(tl.float64)
-        area = (x2 - x1) * (y2 - y1)
-        level = (area >= _double(t0)).to(tl.int32) + (area >= _double(t1)).to(tl.int32)
-        level += (area >= _double(t2)).to(tl.int32) + (area >= _double(t3)).to(tl.int32)
-        level += (area >= _double(t4)).to(tl.int32) + (area >= _double(t5)).to(tl.int32)
-        level += (area >= _double(t6)).to(tl.int32) + (area >= _double(t7)).to(tl.int32)
-        level = tl.where(level < levels, level, -1)
-    if valid is not None:
-        count = tl.load(valid + (k // rows) * valid_stride).to(tl.int64)
-        level = tl.where(k % rows >= count, -1, level)
-    return level
 
 
 @triton.jit(
     do_not_specialize=[
-        *_CHOICE,
+        *CHOICE,
         *[f"{name}{i}" for name in ("size", "scale") for i in range(LEVELS)],
         "batch",
         "pooled_h",
@@ -329,87 +264,6 @@ def multiscale_forward_kernel(
     )
 
 
-@triton.jit(do_not_specialize=[*_CHOICE, "count"])
-def multiscale_split_kernel(
-    rois,  # [K, 5]
-    split,  # [levels, K, 5], written: the RoIs of a level, NaN in the place of the others
-    chosen,
-    valid,
-    roi_stride,
-    coordinate_stride,
-    chosen_stride,
-    valid_stride,
-    levels,
-    rows,
-    threshold0,
-    threshold1,
-    threshold2,
-    threshold3,
-    threshold4,
-    threshold5,
-    threshold6,
-    threshold7,
-    count,
-    BLOCK: tl.constexpr,
-):
-    k = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = k < count
-    k = tl.minimum(k, count - 1)
-    level = _choose_level(
-        k,
-        rois,
-        roi_stride,
-        coordinate_stride,
-        chosen,
-        valid,
-        chosen_stride,
-        valid_stride,
-        levels,
-        rows,
-        threshold0,
-        threshold1,
-        threshold2,
-        threshold3,
-        threshold4,
-        threshold5,
-        threshold6,
-        threshold7,
-    )
-    for j in tl.static_range(5):
-        value = tl.load(rois + k * roi_stride + j * coordinate_stride)
-        for l in range(0, levels):
-            here = tl.where(level == l, value, float("nan"))
-            tl.store(split + (l * count + k) * 5 + j, here.to(split.dtype.element_ty), mask=mask)
-
-
-def _choice(
-    rois: torch.Tensor,
-    scales: Sequence[float],
-    canonical_scale: float,
-    canonical_level: int,
-    levels: torch.Tensor | None,
-    valid: torch.Tensor | None,
-) -> dict[str, Any]:
-    """What :func:`_choose_level` goes by, as arguments of a kernel."""
-    thresholds = [math.nan] * LEVELS
-    if levels is None:
-        found = level_thresholds(scales, canonical_scale, canonical_level)
-        thresholds[: len(found)] = found
-    # An 8-bit integer is the one that a pointer does not say the sign of.
-    levels, valid = (None if t is None else t.long() if t.dtype.itemsize == 1 else t for t in (levels, valid))
-    return {
-        "chosen": levels,
-        "valid": valid,
-        "roi_stride": rois.stride(0),
-        "coordinate_stride": rois.stride(1),
-        "chosen_stride": 1 if levels is None else levels.stride(0),
-        "valid_stride": 1 if valid is None else valid.stride(0),
-        "levels": len(scales),
-        "rows": 1 if valid is None else rois.shape[0] // valid.shape[0],
-        **dict(zip(_THRESHOLDS, map(double_bits, thresholds), strict=True)),
-    }
-
-
 def _padded(name: str, values: Sequence[Any], missing: Any) -> dict[str, Any]:
     return {f"{name}{i}": values[i] if i < len(values) else missing for i in range(LEVELS)}
 
@@ -438,7 +292,7 @@ def _forward(
     sizes = _padded("size", [f.shape[2] | f.shape[3] << 32 for f in maps], 0)
     fill = {
         **tables.arguments,
-        **_choice(rois, scales, *choice),
+        **choice_arguments(rois, scales, *choice),
         **sizes,
         **_padded("scale", list(map(double_bits, scales)), 0),
         "place": place,
@@ -472,15 +326,6 @@ def multiscale_roi_align(
     return out
 
 
-def _split(rois: torch.Tensor, scales: Sequence[float], *choice: Any) -> tuple[torch.Tensor, list[Launch]]:
-    """``[levels, K, 5]``: on each level its RoIs, and NaN in the place of the others."""
-    k = rois.shape[0]
-    split = torch.empty((len(scales), k, 5), dtype=rois.dtype, device=rois.device)
-    arguments = {"rois": rois, "split": split, **_choice(rois, scales, *choice), "count": k, "BLOCK": 128}
-    options = {"num_warps": 4, "enable_fp_fusion": False}
-    return split, [Launch(multiscale_split_kernel, (triton.cdiv(k, 128),), arguments, options)]
-
-
 def multiscale_roi_align_backward(
     grad: torch.Tensor,
     rois: torch.Tensor,
@@ -498,17 +343,9 @@ def multiscale_roi_align_backward(
     valid: torch.Tensor | None,
 ) -> list[torch.Tensor]:
     """Gradients of :func:`multiscale_roi_align` with respect to its features."""
+    shapes = [(batch_size, channels, *size) for size in zip(sizes[::2], sizes[1::2], strict=True)]
     choice = (canonical_scale, canonical_level, levels, valid)
-    if rois.shape[0] == 0:
-        split, launches = rois.expand(len(scales), 0, 5), []
-    else:
-        split, launches = _split(rois, scales, *choice)
-    grads = []
-    for level, scale in enumerate(scales):
-        shape = (batch_size, channels, sizes[2 * level], sizes[2 * level + 1])
-        grad_input, more = backward(grad, split[level], scale, shape, sampling_ratio, aligned)
-        grads.append(grad_input)
-        launches += more
+    grads, launches = backward(grad, rois, scales, shapes, sampling_ratio, aligned, *choice)
     run(grad.device, launches)
     return grads
 
@@ -527,6 +364,3 @@ def ahead_of_time() -> Iterator[tuple[str, Launch]]:
             for ratio in (2, 0):
                 _, launches = _forward(maps, rois, scales, (7, 7), ratio, False, 224.0, 4, None, valid)
                 yield from ((f"forward-{name}-sampling{ratio}", launch) for launch in launches)
-        levels = torch.empty(1000, dtype=torch.int64, device="meta")
-        yield from ((f"split-{name}", launch) for launch in _split(rois, scales, 224.0, 4, None, None)[1])
-        yield from ((f"split-{name}-levels", launch) for launch in _split(rois, scales, 224.0, 4, levels, None)[1])

@@ -15,7 +15,8 @@ fixed: the cost hardly depends on the data, and autotuning would time whole call
 
 from __future__ import annotations
 
-import math
+import ctypes
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -305,10 +306,15 @@ def nms_sweep_kernel(
 
 def round_down(threshold: float, dtype: torch.dtype) -> float:
     """The largest number of a dtype that is not above: a float32 IoU exceeds the one when it exceeds the other."""
-    rounded = torch.tensor(threshold, dtype=dtype, device="cpu")
-    if rounded.item() > threshold:
-        rounded = torch.nextafter(rounded, torch.tensor(-math.inf, dtype=dtype, device="cpu"))
-    return rounded.item()
+    if dtype == torch.float64:
+        return threshold
+    # Without torch, where a number that is read counts as a wait for a device.
+    rounded = ctypes.c_float(threshold).value
+    if rounded > threshold:
+        (bits,) = struct.unpack("<i", struct.pack("<f", rounded))
+        lower = bits - 1 if rounded > 0 else bits + 1 if rounded < 0 else -0x7FFFFFFF  # the one below 0: -2 ** -149
+        (rounded,) = struct.unpack("<f", struct.pack("<i", lower))
+    return rounded
 
 
 def keys_launch(

@@ -39,6 +39,27 @@ STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_deltas(const CentreSize<T>& anchor, T dx,
   return {x - half_width, y - half_height, x + half_width, y + half_height};
 }
 
+// YOLO's offsets within a grid cell in whose middle the anchor lies: sx, sy in units of the cell (the sigmoids of what
+// the head gave), ex, ey as above; stride is the cell's side.
+template <class T>
+STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_cells(const CentreSize<T>& anchor, T sx, T sy, T ex, T ey, T stride) {
+  const T x = (sx - T(0.5)) * stride + anchor.x, y = (sy - T(0.5)) * stride + anchor.y;
+  const T half_width = T(0.5) * (ex * anchor.width), half_height = T(0.5) * (ey * anchor.height);
+  return {x - half_width, y - half_height, x + half_width, y + half_height};
+}
+
+// FCOS's distances from the middle of an anchor to the four edges, in units of the anchor's size or in pixels. The
+// middle is (x1 + x2) / 2, which does not round as centre_size does.
+template <class T>
+STRUCTOPS_BOX_FUNCTION CentreSize<T> middle_size(const BoxOf<T>& b) {
+  return {T(0.5) * (b.x1 + b.x2), T(0.5) * (b.y1 + b.y2), b.x2 - b.x1, b.y2 - b.y1};
+}
+template <class T>
+STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_distances(const CentreSize<T>& anchor, BoxOf<T> d, bool in_sizes) {
+  if (in_sizes) d = {d.x1 * anchor.width, d.y1 * anchor.height, d.x2 * anchor.width, d.y2 * anchor.height};
+  return {anchor.x - d.x1, anchor.y - d.y1, anchor.x + d.x2, anchor.y + d.y2};
+}
+
 // As torch.clamp: NaN stays.
 template <class T>
 STRUCTOPS_BOX_FUNCTION T clamp_keeping_nan(T v, T low, T high) {

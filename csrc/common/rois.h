@@ -22,9 +22,14 @@ inline void check_rois(const char* op, const Tensor& features, const char* featu
   STRUCTOPS_CHECK(rois.device() == features.device(), op, ": boxes must be on the same device as ", features_name);
 }
 
+// The longest side of a crop taken: far beyond any use, and small enough that no product of two overflows.
+constexpr int64_t kMaxPooled = 32768;
+
 inline void check_pooling(const char* op, double spatial_scale, int64_t pooled_height, int64_t pooled_width) {
   STRUCTOPS_CHECK(pooled_height > 0 && pooled_width > 0, op, ": output_size must be positive, got (", pooled_height,
                   ", ", pooled_width, ")");
+  STRUCTOPS_CHECK(pooled_height <= kMaxPooled && pooled_width <= kMaxPooled, op, ": output_size must be at most ",
+                  kMaxPooled, ", got (", pooled_height, ", ", pooled_width, ")");
   STRUCTOPS_CHECK(spatial_scale > 0 && spatial_scale - spatial_scale == 0, op,
                   ": spatial_scale must be positive and finite, got ", spatial_scale);
 }

@@ -16,7 +16,10 @@ std::vector<int8_t> assign_levels(const char* op, const double* rois, int64_t co
   const OptionalTensor given = as_long(levels), counts = as_long(valid);
   const auto* chosen = given ? static_cast<const int64_t*>(given->const_data_ptr()) : nullptr;
   const auto* boxes = counts ? static_cast<const int64_t*>(counts->const_data_ptr()) : nullptr;
-  const int64_t rows = boxes && count ? count / counts->size(0) : 1;
+  const int64_t images = boxes ? counts->size(0) : 0, rows = images ? count / images : 1;
+  for (int64_t i = 0; i < images; ++i)
+    STRUCTOPS_CHECK(boxes[i] >= 0 && boxes[i] <= rows, op, ": valid[", i, "] is ", boxes[i], ", but must be in [0, ",
+                    rows, "]");
   std::vector<int8_t> found(static_cast<size_t>(count));
   for (int64_t k = 0; k < count; ++k) {
     const double* roi = rois + k * 5;

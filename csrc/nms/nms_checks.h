@@ -18,11 +18,9 @@ inline void check_integer(const char* op, const char* name, const Tensor& t) {
                   torch::headeronly::toString(t.scalar_type()));
 }
 
-inline void check_nms(const char* op, const Tensor& boxes, const Tensor& scores, const Tensor* idxs,
-                      double iou_threshold) {
-  STRUCTOPS_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, op, ": boxes must be [N, 4] (x1, y1, x2, y2), got ",
-                  boxes.dim(), " dimensions", boxes.dim() == 2 ? " with a wrong second size" : "");
-  check_floating(op, "boxes", boxes);
+// What is suppressed by, whatever the boxes are.
+inline void check_scores_and_classes(const char* op, const Tensor& boxes, const Tensor& scores, const Tensor* idxs,
+                                     double iou_threshold) {
   STRUCTOPS_CHECK(scores.dim() == 1, op, ": scores must be [N] (1 dimension), got ", scores.dim(), " dimensions");
   check_floating(op, "scores", scores);
   STRUCTOPS_CHECK(scores.size(0) == boxes.size(0), op, ": scores must have one entry a box, got ", scores.size(0),
@@ -34,6 +32,14 @@ inline void check_nms(const char* op, const Tensor& boxes, const Tensor& scores,
     STRUCTOPS_CHECK(idxs->device() == boxes.device(), op, ": idxs must be on the same device as boxes");
   }
   check_iou_threshold(op, iou_threshold);
+}
+
+inline void check_nms(const char* op, const Tensor& boxes, const Tensor& scores, const Tensor* idxs,
+                      double iou_threshold) {
+  STRUCTOPS_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, op, ": boxes must be [N, 4] (x1, y1, x2, y2), got ",
+                  boxes.dim(), " dimensions", boxes.dim() == 2 ? " with a wrong second size" : "");
+  check_floating(op, "boxes", boxes);
+  check_scores_and_classes(op, boxes, scores, idxs, iou_threshold);
 }
 
 // Half boxes are compared in float32, which holds them exactly; double stays double.

@@ -8,12 +8,9 @@
 //
 // Estimated on an H200: 5 us to resolve, 3 to suppress a chunk; 1000 boxes about 12 us and 20000 about
 // 100 us, after the sort.
-#include <cmath>
 #include <limits>
 
-#include "common/cuda/device.cuh"
-#include "nms/nms_cuda.h"
-#include "nms/nms_threshold.h"
+#include "nms/nms_device.cuh"
 
 namespace structops::cuda {
 namespace {
@@ -27,46 +24,6 @@ constexpr int kGroup = 64;  // chunks whose masks exist together: 33 MB; one an 
 constexpr int kKeptTile = 128, kSuppressSplit = 8;
 
 using Word = unsigned long long;
-
-template <class T>
-struct alignas(16) Box {
-  T x1, y1, x2, y2;
-};
-
-template <class T>
-__device__ __forceinline__ T area(const Box<T>& b) {
-  return mul_rn(sub_rn(b.x2, b.x1), sub_rn(b.y2, b.y1));
-}
-
-// Whether the rounded IoU exceeds the threshold, without dividing unless it is close. Where it is
-// further away than the rounding of one product and one quotient, comparing with threshold * union
-// gives the same answer; above and below are the threshold widened by that.
-template <class T>
-struct Overlap {
-  T threshold, below, above;
-
-  explicit Overlap(double iou_threshold) : threshold(round_down<T>(iou_threshold)) {
-    const T infinity = std::numeric_limits<T>::infinity();
-    const bool ordinary = threshold > T(1e-6) && threshold < T(1e6);
-    const T margin = 8 * std::numeric_limits<T>::epsilon();
-    below = ordinary ? threshold * (1 - margin) : -infinity;
-    above = ordinary ? threshold * (1 + margin) : infinity;
-  }
-
-  // a's area first, then b's: either order rounds alike.
-  __device__ __forceinline__ bool operator()(const Box<T>& a, T area_a, const Box<T>& b, T area_b) const {
-    // fmin and fmax pass over a NaN, but its box's area is NaN, and then every comparison fails.
-    const T width = sub_rn(fmin(a.x2, b.x2), fmax(a.x1, b.x1)), height = sub_rn(fmin(a.y2, b.y2), fmax(a.y1, b.y1));
-    if (!(width > T(0) && height > T(0))) return false;
-    const T intersection = mul_rn(width, height);
-    const T joint = sub_rn(add_rn(area_a, area_b), intersection);
-    if (joint > T(1e-30)) {  // below, products lose digits
-      if (intersection < mul_rn(joint, below)) return false;
-      if (intersection > mul_rn(joint, above)) return true;
-    }
-    return div_rn(intersection, joint) > threshold;
-  }
-};
 
 template <class T>
 struct Workspace {
@@ -136,14 +93,9 @@ __global__ void __launch_bounds__(kThreads) nms_keys_kernel(const T* __restrict_
                                                             const NmsFilter filter, NmsKey<T>* __restrict__ keys) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= images * n) return;
-  const T score = scores[i] == T(0) ? T(0) : scores[i];
-  NmsKey<T> bits;
-  memcpy(&bits, &score, sizeof(bits));
-  // As integers, floats rise with their bits when positive and fall when negative.
-  const NmsKey<T> rising = bits ^ ((bits >> (8 * sizeof(bits) - 1)) & std::numeric_limits<NmsKey<T>>::max());
-  const NmsKey<T> key = score != score ? kNoBox<T> - 1 : ~rising;
+  const T score = scores[i];
   const int64_t image = images == 1 ? 0 : i / n;
-  keys[i] = filter.takes(image, n, i - image * n, score) ? key : kNoBox<T>;
+  keys[i] = filter.takes(image, n, i - image * n, score) ? nms_key(score) : kNoBox<T>;
 }
 
 __global__ void __launch_bounds__(kThreads)

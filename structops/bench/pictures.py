@@ -66,7 +66,7 @@ def draw(run: Run, folder: Path) -> list[tuple[str, str]]:
             for name, figure, caption in pictures:
                 if figure is not None:
                     made.append((name, caption))
-                    _save(figure, folder / name)
+                    save(figure, folder / name)
     return made
 
 
@@ -79,7 +79,7 @@ ROOFLINE_CAPTION = (
 )
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     figure.savefig(path.with_suffix(".png"), dpi=160, bbox_inches="tight", facecolor="white")
     figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", facecolor="white", metadata={"Date": None})
     plt.close(figure)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from structops.bench import pictures
+from structops.bench.gpu_cost import report as gpu_cost
 from structops.bench.results import Run, markdown_table, notes
 
 EXPLANATION = """\
@@ -16,11 +17,15 @@ matrix rate, both measured in the same run, over the time taken."""
 
 
 def write(run: Run, folder: Path) -> Path:
-    """Pictures and ``index.md``; returns the path of the latter."""
+    """Pictures and ``index.md``; returns the path of the latter. With the CUDA library built, the counted cost of its
+    kernels too, GPU or not."""
     parts = ["# structops benchmarks", "", *(f"- {line}" for line in notes(run)), "", EXPLANATION, ""]
     for name, caption in pictures.draw(run, folder):
         parts += [f"![{caption}]({name}.png)", "", f"{caption} ([SVG]({name}.svg))", ""]
     parts += [markdown_table(run.rows), ""]
+    counted, _ = gpu_cost.estimates_for({row.op for row in run.rows})
+    if counted:
+        parts += ["## Cost on a GPU, counted", "", *gpu_cost.section(counted, folder)]
     page = folder / "index.md"
     page.write_text("\n".join(parts))
     return page

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-COMMANDS = ("info", "verify", "bench", "demo")
+COMMANDS = ("info", "verify", "bench", "gpu-cost", "demo")
 
 
 def main() -> None:
@@ -20,6 +20,6 @@ def main() -> None:
         pretty_exceptions_enable=False,
     )
     for name in COMMANDS:
-        module = importlib.import_module(f"structops.cli.{name}")
+        module = importlib.import_module(f"structops.cli.{name.replace('-', '_')}")
         app.command(name)(module.command)
     app()

@@ -136,7 +136,9 @@ def patch(*names: str) -> Patch:
     Args:
         names: libraries to patch; none: every supported one that is installed. Supported is ``"torchvision"``:
             ``roi_align`` with its gradient and ``nms``, replaced in PyTorch's dispatcher so that scripted and compiled
-            models run on structops too, and ``batched_nms``.
+            models run on structops too; ``batched_nms``, ``sigmoid_focal_loss`` and the four IoUs of boxes; and what
+            Faster, Mask and Keypoint R-CNN, RetinaNet, FCOS and SSD do around their networks: anchors, matching,
+            proposals, detections.
 
     Calling again changes nothing; blocks nest, in any thread. The patch is **process-wide**: it holds in every thread
     while any ``with`` block or decorated call is running anywhere, or since a plain call, and goes when the last one

@@ -13,6 +13,7 @@ import torch
 
 from structops._backend import OPS
 from structops._checks import FLOATING
+from structops.ops._boxes import MAX_POOLED
 
 Kernel = Callable[..., Any]  # gets the dispatch keys first
 MAKERS: dict[str, Callable[[Any], Kernel]] = {}  # torchvision op -> makes its kernel from the original
@@ -43,8 +44,8 @@ def poolable(features, rois, spatial_scale, pooled_height, pooled_width) -> bool
         and features.dtype == rois.dtype
         and features.dtype in FLOATING
         and features.device == rois.device
-        and pooled_height > 0
-        and pooled_width > 0
+        and 0 < pooled_height <= MAX_POOLED
+        and 0 < pooled_width <= MAX_POOLED
         and 0 < spatial_scale < float("inf")
     )
 
@@ -68,6 +69,16 @@ def _nms(dets, scores, iou_threshold):
     if not suppressible(dets, scores, iou_threshold) or dets.dtype != scores.dtype:
         return None
     return OPS["nms"](dets, scores, iou_threshold)
+
+
+@_replaces("box_iou_rotated")
+def _box_iou_rotated(boxes1, boxes2):
+    # [N, 5] and [M, 5] (centre x, centre y, width, height, degrees); float32 whatever the boxes are
+    if not (boxes1.dim() == boxes2.dim() == 2 and boxes1.shape[1] == boxes2.shape[1] == 5):
+        return None
+    if boxes1.dtype != boxes2.dtype or boxes1.dtype not in FLOATING or boxes1.device != boxes2.device:
+        return None
+    return OPS["box_iou_rotated"](boxes1, boxes2, False).float()
 
 
 # Outputs are contiguous whatever the input: torchvision's fake kernels promise so to compiled code. Below, features are

@@ -75,10 +75,17 @@ def check_indices(op: str, rois: torch.Tensor, batch: int, name: str = "boxes") 
         )
 
 
+MAX_POOLED = 32768  # kMaxPooled in csrc/common/rois.h: no product of two overflows
+
+
 def check_pooling(op: str, spatial_scale: float, pooled_height: int, pooled_width: int) -> None:
     require(
         pooled_height > 0 and pooled_width > 0,
         lambda: f"{op}: output_size must be positive, got ({pooled_height}, {pooled_width})",
+    )
+    require(
+        pooled_height <= MAX_POOLED and pooled_width <= MAX_POOLED,
+        lambda: f"{op}: output_size must be at most {MAX_POOLED}, got ({pooled_height}, {pooled_width})",
     )
     require(
         0 < spatial_scale < float("inf"),

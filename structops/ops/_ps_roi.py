@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from structops._checks import require
-from structops._layout import memory_format
 from structops.ops._boxes import check_grad, check_pooling, check_rois
+from structops.ops._rois import empty_crops
 
 
 def _check_channels(op: str, name: str, channels: int, pooled_height: int, pooled_width: int) -> None:
@@ -38,16 +38,5 @@ def check_ps_grad(
 
 
 def empty_output(input: torch.Tensor, rois: torch.Tensor, pooled_height: int, pooled_width: int) -> torch.Tensor:
-    size = (rois.shape[0], input.shape[1] // (pooled_height * pooled_width), pooled_height, pooled_width)
-    return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=memory_format(input))
-
-
-def empty_grad_input(grad: torch.Tensor, input_size) -> torch.Tensor:
-    return torch.empty(input_size, dtype=grad.dtype, device=grad.device, memory_format=memory_format(grad))
-
-
-def without_ignored(grad_grad: torch.Tensor, rois: torch.Tensor, spatial_scale: float, batch: int) -> torch.Tensor:
-    """``grad_grad [K, C, PH, PW]`` with zeros for the boxes that a backward ignores because the forward is NaN."""
-    index, corners = rois[:, 0], rois[:, 1:].double() * spatial_scale
-    ignored = ~(corners.isfinite().all(1) & (index >= 0) & (index < batch))
-    return grad_grad.masked_fill(ignored[:, None, None, None], 0)
+    channels = input.shape[1] // (pooled_height * pooled_width)
+    return empty_crops(input, rois, channels, pooled_height, pooled_width)

@@ -12,6 +12,7 @@ from structops._backend import Op
 from structops._checks import require
 from structops._layout import memory_format
 from structops.ops._boxes import Boxes, as_rois, check_grad, check_pooling, check_rois, check_sampling, output_pair
+from structops.ops._rois import empty_crops, empty_grad_input
 from structops.reference.multiscale_roi_align import BAD_LEVEL, assign_levels
 
 MAX_LEVELS = 8  # kMaxLevels in csrc/roi_align/roi_align.h
@@ -63,8 +64,9 @@ def multiscale_roi_align(
 
     Raises:
         ValueError: for a mode that there is not.
-        RuntimeError: for a wrong rank, dtype, device or size, and on CPU for a batch index or level out of range (on a
-            GPU, where looking would cost a host sync, such a box gives NaN).
+        RuntimeError: for a wrong rank, dtype, device or size, and on CPU for a batch index, level or count of valid
+            rows out of range (on a GPU, where looking would cost a host sync, such a box gives NaN, and a count below 0
+            or above R is 0 or R).
     """
     op = "multiscale_roi_align"
     if mode not in ("align", "max"):
@@ -151,14 +153,19 @@ def _check_pyramid(op, rois, scales, canonical_scale, levels, valid) -> None:
             rows % images == 0 if images else rows == 0,
             lambda: f"{op}: valid must hold one count for each image of boxes [B, R, 4], got {list(valid.shape)}",
         )
+    _in_range(op, "levels", levels, len(scales) - 1, f"[0, {len(scales)})")
+    if valid is not None and valid.shape[0]:
+        most = rois.shape[0] // valid.shape[0]
+        _in_range(op, "valid", valid, most, f"[0, {most}]")
+
+
+def _in_range(op: str, name: str, tensor: torch.Tensor | None, most: int, accepted: str) -> None:
     # As for the batch index: on a GPU looking would cost a host sync.
-    if type(levels) is torch.Tensor and levels.device.type == "cpu" and not torch.compiler.is_compiling():
-        bad = (levels < 0) | (levels >= len(scales))
+    if type(tensor) is torch.Tensor and tensor.device.type == "cpu" and not torch.compiler.is_compiling():
+        bad = (tensor < 0) | (tensor > most)
         require(
             not bool(bad.any()),
-            lambda: (
-                f"{op}: levels[{int(bad.nonzero()[0])}] is {int(levels[bad][0])}, but must be in [0, {len(scales)})"
-            ),
+            lambda: f"{op}: {name}[{int(bad.nonzero()[0])}] is {int(tensor[bad][0])}, but must be in {accepted}",
         )
 
 
@@ -212,9 +219,7 @@ def _check(
 
 
 def _fake(features, rois, scales, pooled_height, pooled_width, *options):
-    first = features[0]
-    size = (rois.shape[0], first.shape[1], pooled_height, pooled_width)
-    return torch.empty(size, dtype=first.dtype, device=first.device, memory_format=memory_format(first))
+    return empty_crops(features[0], rois, features[0].shape[1], pooled_height, pooled_width)
 
 
 def _setup_context(ctx, inputs, output) -> None:
@@ -263,15 +268,8 @@ def _check_backward(
 
 
 def _fake_backward(grad, rois, scales, pooled_height, pooled_width, batch_size, channels, sizes, *options):
-    return [
-        torch.empty(
-            (batch_size, channels, height, width),
-            dtype=grad.dtype,
-            device=grad.device,
-            memory_format=memory_format(grad),
-        )
-        for height, width in zip(sizes[::2], sizes[1::2], strict=True)
-    ]
+    shapes = [(batch_size, channels, *size) for size in zip(sizes[::2], sizes[1::2], strict=True)]
+    return [empty_grad_input(grad, shape) for shape in shapes]
 
 
 def _setup_context_backward(ctx, inputs, output) -> None:

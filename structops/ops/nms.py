@@ -54,6 +54,11 @@ def check_nms(boxes, scores, iou_threshold, op: str = "nms") -> None:
         lambda: f"{op}: boxes must be [N, 4] (x1, y1, x2, y2), got {list(boxes.shape)}",
     )
     _checks.floating(op, "boxes", boxes)
+    check_scores(op, scores, boxes)
+    check_iou_threshold(op, iou_threshold)
+
+
+def check_scores(op: str, scores, boxes) -> None:
     require(scores.dim() == 1, lambda: f"{op}: scores must be [N] (1 dimension), got {scores.dim()} dimensions")
     _checks.floating(op, "scores", scores)
     require(
@@ -61,7 +66,6 @@ def check_nms(boxes, scores, iou_threshold, op: str = "nms") -> None:
         lambda: f"{op}: scores must have one entry a box, got {scores.shape[0]} for {boxes.shape[0]} boxes",
     )
     _checks.same_device(op, "scores", scores, "boxes", boxes)
-    check_iou_threshold(op, iou_threshold)
 
 
 def check_iou_threshold(op: str, iou_threshold: float) -> None:

@@ -8,7 +8,8 @@ import torch
 
 from structops._backend import Op
 from structops.ops._boxes import Boxes, as_rois, output_pair
-from structops.ops._ps_roi import check_ps_grad, check_ps_rois, empty_grad_input, empty_output, without_ignored
+from structops.ops._ps_roi import check_ps_grad, check_ps_rois, empty_output
+from structops.ops._rois import empty_grad_input, save_rois, save_shape_and_rois, without_ignored
 
 
 def ps_roi_pool(
@@ -56,12 +57,6 @@ def _fake(input, rois, spatial_scale, pooled_height, pooled_width):
     return empty_output(input, rois, pooled_height, pooled_width)
 
 
-def _setup_context(ctx, inputs, output) -> None:
-    input, rois, *ctx.options = inputs
-    ctx.input_shape = input.shape
-    ctx.save_for_backward(rois)
-
-
 def _backward(ops, ctx, grad):
     (rois,) = ctx.saved_tensors
     return ops.ps_roi_pool_backward(grad, rois, *ctx.options, *ctx.input_shape), *[None] * 4
@@ -78,11 +73,6 @@ def _fake_backward(grad, rois, spatial_scale, pooled_height, pooled_width, batch
     return empty_grad_input(grad, (batch_size, channels, height, width))
 
 
-def _setup_context_backward(ctx, inputs, output) -> None:
-    _, rois, *ctx.options = inputs
-    ctx.save_for_backward(rois)
-
-
 def _double_backward(ops, ctx, grad_grad_input):
     # The backward is linear in grad and the transpose of the forward, so its own backward is the forward.
     (rois,) = ctx.saved_tensors
@@ -97,7 +87,7 @@ _ps_roi_pool = Op(
     check=_check,
     fake=_fake,
     backward=_backward,
-    setup_context=_setup_context,
+    setup_context=save_shape_and_rois,
 )
 _ps_roi_pool_backward = Op(
     "ps_roi_pool_backward",
@@ -105,5 +95,5 @@ _ps_roi_pool_backward = Op(
     check=_check_backward,
     fake=_fake_backward,
     backward=_double_backward,
-    setup_context=_setup_context_backward,
+    setup_context=save_rois,
 )

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from structops._backend import Op
-from structops._layout import memory_format
 from structops.ops._boxes import Boxes, as_rois, check_grad, check_pooling, check_rois, check_sampling, output_pair
+from structops.ops._rois import empty_crops, empty_grad_input, save_rois, save_shape_and_rois, without_ignored
 
 
 def roi_align(
@@ -55,14 +55,7 @@ def _check(input, rois, spatial_scale, pooled_height, pooled_width, sampling_rat
 
 
 def _fake(input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned):
-    size = (rois.shape[0], input.shape[1], pooled_height, pooled_width)
-    return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=memory_format(input))
-
-
-def _setup_context(ctx, inputs, output) -> None:
-    input, rois, *ctx.options = inputs
-    ctx.input_shape = input.shape
-    ctx.save_for_backward(rois)
+    return empty_crops(input, rois, input.shape[1], pooled_height, pooled_width)
 
 
 def _backward(ops, ctx, grad):
@@ -105,13 +98,7 @@ def _fake_backward(
     sampling_ratio,
     aligned,
 ):
-    size = (batch_size, channels, height, width)
-    return torch.empty(size, dtype=grad.dtype, device=grad.device, memory_format=memory_format(grad))
-
-
-def _setup_context_backward(ctx, inputs, output) -> None:
-    _, rois, *ctx.options = inputs
-    ctx.save_for_backward(rois)
+    return empty_grad_input(grad, (batch_size, channels, height, width))
 
 
 def _double_backward(ops, ctx, grad_grad_input):
@@ -120,9 +107,7 @@ def _double_backward(ops, ctx, grad_grad_input):
     (rois,) = ctx.saved_tensors
     scale, pooled_height, pooled_width, batch, _, _, _, sampling_ratio, aligned = ctx.options
     grad_grad = ops.roi_align(grad_grad_input, rois, scale, pooled_height, pooled_width, sampling_ratio, aligned)
-    index, corners = rois[:, 0], rois[:, 1:].double() * scale
-    ignored = ~(corners.isfinite().all(1) & (index >= 0) & (index < batch))
-    return grad_grad.masked_fill(ignored[:, None, None, None], 0), *[None] * 10
+    return without_ignored(grad_grad, rois, scale, batch), *[None] * 10
 
 
 _roi_align = Op(
@@ -131,7 +116,7 @@ _roi_align = Op(
     check=_check,
     fake=_fake,
     backward=_backward,
-    setup_context=_setup_context,
+    setup_context=save_shape_and_rois,
 )
 _roi_align_backward = Op(
     "roi_align_backward",
@@ -139,5 +124,5 @@ _roi_align_backward = Op(
     check=_check_backward,
     fake=_fake_backward,
     backward=_double_backward,
-    setup_context=_setup_context_backward,
+    setup_context=save_rois,
 )

@@ -6,7 +6,7 @@ import torch
 
 from structops import _checks
 from structops._checks import require
-from structops.ops._boxes import Boxes, as_rois, check_indices, check_sampling
+from structops.ops._boxes import MAX_POOLED, Boxes, as_rois, check_indices, check_sampling
 from structops.ops.roi_align import roi_align
 
 NAME = "roi_align_1d"
@@ -71,6 +71,10 @@ def _check(input, rois, output_size, spatial_scale, sampling_ratio) -> None:
         lambda: f"{NAME}: output_size must be an int, got {output_size!r}",
     )
     require(output_size > 0, lambda: f"{NAME}: output_size must be positive, got {output_size}")
+    require(
+        output_size <= MAX_POOLED,
+        lambda: f"{NAME}: output_size must be at most {MAX_POOLED}, got {output_size}",
+    )
     require(
         0 < spatial_scale < float("inf"),
         lambda: f"{NAME}: spatial_scale must be positive and finite, got {spatial_scale}",

@@ -10,6 +10,7 @@ from structops._backend import Op
 from structops._checks import require, same_device
 from structops._layout import memory_format
 from structops.ops._boxes import Boxes, as_rois, check_grad, check_pooling, check_rois, output_pair
+from structops.ops._rois import empty_grad_input
 
 
 def roi_pool(
@@ -129,8 +130,7 @@ def _fake_backward(
     height,
     width,
 ):
-    size = (batch_size, channels, height, width)
-    return torch.empty(size, dtype=grad.dtype, device=grad.device, memory_format=memory_format(grad))
+    return empty_grad_input(grad, (batch_size, channels, height, width))
 
 
 def _setup_context_backward(ctx, inputs, output) -> None:

@@ -84,6 +84,12 @@ def roi_weights(
     return int(index), rows, columns
 
 
+def _used(weights: torch.Tensor) -> slice:
+    """From the first to the last pixel that has a weight in any bin of ``weights [pooled, extent]``."""
+    pixels = weights.any(0).nonzero()[:, 0].tolist()
+    return slice(pixels[0], pixels[-1] + 1) if pixels else slice(0)
+
+
 def roi_align(
     input: torch.Tensor,
     rois: torch.Tensor,
@@ -139,5 +145,8 @@ def roi_align_backward(
         weights = roi_weights(roi, spatial_scale, pooled, sampling_ratio, aligned, shape)
         if weights is not None:
             index, rows, columns = weights
-            grad_input[index] += rows.T.to(g) @ g @ columns.to(g)
+            y, x = _used(rows), _used(columns)
+            # Bin by bin, not as matrix products: the order in which those add up depends on the number of threads.
+            across = sum(rows[p, y].to(g)[:, None] * g[:, p, None, :] for p in range(pooled_height))
+            grad_input[index, :, y, x] += sum(columns[p, x].to(g) * across[:, :, p, None] for p in range(pooled_width))
     return grad_input.to(grad.dtype)

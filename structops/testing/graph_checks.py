@@ -58,7 +58,9 @@ def check_gradcheck(spec: OpSpec, case: Case, target: Target) -> None:
 def check_gradgradcheck(spec: OpSpec, case: Case, target: Target) -> None:
     """The double backward is the derivative of the backward."""
     function, inputs = _differentiable_call(spec, case, target)
-    torch.autograd.gradgradcheck(function, inputs, fast_mode=interpreted(target.backend, target.device))
+    slow = interpreted(target.backend, target.device)
+    # Gradients that are not there are the formula's affair, which all backends share.
+    torch.autograd.gradgradcheck(function, inputs, fast_mode=slow, check_undefined_grad=not slow)
 
 
 class Recorder(TorchDispatchMode):
@@ -124,7 +126,8 @@ def _compiled(spec: OpSpec, case: Case, target: Target, options: Arguments) -> N
 @check
 def check_compile(spec: OpSpec, case: Case, target: Target) -> None:
     """``torch.compile(fullgraph=True)``, forward and backward, static and dynamic shapes, is bitwise the eager op."""
-    _compiled(spec, case, target, {})
+    if not interpreted(target.backend, target.device):  # the graph is every backend's: one way of compiling it will do
+        _compiled(spec, case, target, {})
     _compiled(spec, case, target, {"dynamic": True, "backend": "aot_eager"})
 
 
@@ -158,6 +161,33 @@ def check_export(spec: OpSpec, case: Case, target: Target) -> None:
     require(len(plain) == len(exported) and all(map(identical, plain, exported)), "the exported result differs")
 
 
+@check
+def check_capture(spec: OpSpec, case: Case, target: Target) -> None:
+    """On a GPU: forward and backward never wait for the device, and run in a captured CUDA graph."""
+    arguments = arguments_for(spec, case, target)
+
+    def step() -> list[torch.Tensor]:
+        results = target.call(spec, arguments)
+        if not differentiated(results):
+            return results
+        ones = [torch.ones_like(result) for result in differentiated(results)]
+        return [*results, *gradients(spec, arguments, results, ones)]
+
+    wanted = [result.detach().clone() for result in step()]  # compiles what is compiled at the first call
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        captured = step()
+    graph.replay()
+    torch.cuda.synchronize()
+    require(all(map(identical, captured, wanted)), "the captured graph's results differ")
+
+
 def _detached(value: Any) -> Any:
     return map_tensors(value, torch.Tensor.detach)
 
@@ -165,9 +195,12 @@ def _detached(value: Any) -> Any:
 @check
 def check_error(spec: OpSpec, case: ErrorCase, target: Target) -> None:
     """A bad argument raises ``RuntimeError``, before any kernel, with a message that names the op and the argument."""
-    if case.device not in (None, target.device):
-        raise NotApplicable(f"refused on {case.device} only")
     arguments = {k: _to(v, target.device) for k, v in case.make().items()}
+    if case.device not in (None, target.device):
+        if case.op is not None:
+            raise NotApplicable(f"refused on {case.device} only")
+        require_nan(spec, arguments, target)
+        return
     try:
         if case.op is None:
             target.call(spec, arguments)
@@ -184,6 +217,16 @@ def check_error(spec: OpSpec, case: ErrorCase, target: Target) -> None:
         raise CheckFailure(f"raised {type(raised).__name__}, not RuntimeError: {raised}") from raised
     else:
         raise CheckFailure("was accepted")
+
+
+def require_nan(spec: OpSpec, arguments: Arguments, target: Target) -> None:
+    """What cannot be refused without a host sync is NaN in the result, and passes finite gradients on."""
+    for tensor in leaves(spec, arguments).values():
+        tensor.requires_grad_()
+    results = target.call(spec, arguments)
+    require(any(bool(result.isnan().any()) for result in results), "was accepted, and nothing in the result is NaN")
+    found = gradients(spec, arguments, results, incoming_gradients(results)) if differentiated(results) else []
+    require(all(bool(grad.isfinite().all()) for grad in found), "was accepted, and a gradient is not finite")
 
 
 def _to(value: Any, device: str) -> Any:

@@ -259,21 +259,27 @@ class Expected:
     gradient_scales: tuple[float, ...]
 
 
-# One entry serves every layout, backend and device, and the definition is by far the slowest of them.
-@functools.lru_cache(maxsize=1024)
-def expected(spec: OpSpec, case: Case, dtype: torch.dtype) -> Expected:
+def expected(spec: OpSpec, case: Case, dtype: torch.dtype, device: str = "cpu") -> Expected:
     """The definition's answer for the arguments as ``dtype`` holds them: in float64 where results are close, in
-    ``dtype`` where they are exact."""
+    ``dtype`` where they are exact. ``device``: where it runs, if the spec says that this matters."""
+    return _expected_on(spec, case, dtype, device if spec.own_device else "cpu")
+
+
+# One entry serves every layout and backend, as a rule every device, and the definition is by far the slowest of them.
+@functools.lru_cache(maxsize=1024)
+def _expected_on(spec: OpSpec, case: Case, dtype: torch.dtype, device: str) -> Expected:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # thousands of tiny operations: on a busy machine threads spend minutes waiting
     try:
-        return _expected(spec, case, dtype)
+        return _expected(spec, case, dtype, device)
     finally:
         torch.set_num_threads(threads)
 
 
-def _expected(spec: OpSpec, case: Case, dtype: torch.dtype) -> Expected:
+def _expected(spec: OpSpec, case: Case, dtype: torch.dtype, device: str) -> Expected:
     arguments = quantised(spec, case.draw(), dtype)
+    if device != "cpu":
+        arguments = {name: map_tensors(value, lambda x: x.to(device)) for name, value in arguments.items()}
     if spec.compare == "close":
         widen = lambda x: x.double() if x.is_floating_point() else x  # noqa: E731
         arguments = {name: map_tensors(value, widen) for name, value in arguments.items()}

@@ -48,7 +48,8 @@ class ErrorCase:
 
     Attributes:
         match: regular expression that the message must match; names the argument.
-        device: the only device type on which they are refused; ``None``: on all.
+        device: the only device type on which they are refused; ``None``: on all. Elsewhere looking would cost a host
+            sync: there they give NaN, and finite gradients.
         op: a dispatcher op (of ``torch.ops.structops``) to call instead of the public function; ``make`` then
             returns its arguments.
     """
@@ -74,8 +75,11 @@ class OpSpec:
         differentiable: arguments with a gradient; in a list each tensor has its own.
         compare: ``"close"``: against the float64 reference on the same quantised inputs, within the dtype's
             tolerance (integer results are equal). ``"exact"``: equal to the reference in the same dtype (indices).
+        own_device: the definition runs on the device under test and not on the CPU. For results that are equal only
+            with the same exponentials: torch's differ between devices in their last bit.
         scale: what errors are relative to: ``"inputs"``, the largest of ``data`` (averages of features), or
             ``"outputs"``, the largest of each result, and of each gradient, by itself (an IoU of boxes).
+        syncs: the size of a result depends on data, so that one wait for a GPU cannot be avoided.
         widens: a half-precision argument gives float32 results.
         peer: the same function of another library, by that library's name; same arguments, fewer promises.
             Imports the library when called.
@@ -90,7 +94,9 @@ class OpSpec:
     layouts: tuple[str, ...] = ()
     differentiable: tuple[str, ...] = ()
     compare: Literal["close", "exact"] = "close"
+    own_device: bool = False
     scale: Literal["inputs", "outputs"] = "inputs"
+    syncs: bool = False
     widens: bool = False
     peer: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32, torch.float64)

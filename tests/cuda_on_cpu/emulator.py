@@ -41,12 +41,14 @@ def _flat(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class Emulator:
-    """One library in one flavour. ``order`` and ``seed`` say in which order threads and blocks run."""
+    """One library in one flavour. ``order`` and ``seed`` say in which order threads and blocks run; ``launches`` counts
+    the kernels that it has run."""
 
     def __init__(self, library: Path, flavour: str) -> None:
         self.library, self.flavour = library, flavour
         self.order, self.seed = "forward", 0
         self.timeout = TIMEOUT
+        self.launches = 0
         self._worker: subprocess.Popen | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         self.names: list[str] = []
@@ -107,7 +109,8 @@ class Emulator:
         answer = self._receive()
         if isinstance(answer, Exception):
             raise answer
-        report, value, contents = answer
+        report, value, contents, launches = answer
+        self.launches += launches
         for tensor, after in zip(tensors, contents, strict=True):
             if after:
                 tensor.copy_(torch.frombuffer(bytearray(after), dtype=tensor.dtype))

@@ -7,7 +7,6 @@ import sys
 import pytest
 import torch
 import torchvision
-from torchvision.ops import poolers
 
 import structops
 from structops._backend import Op
@@ -15,6 +14,8 @@ from structops.integrations import torchvision as integration
 from structops.integrations._torchvision_kernels import MAKERS
 
 OPS_PATCHED = tuple(MAKERS)
+PAIRS = integration.functions()  # (torchvision's function, ours)
+METHODS = integration.methods()  # (class, torchvision's method, ours)
 torchvision_batched_nms = torchvision.ops.boxes.batched_nms
 
 
@@ -28,25 +29,31 @@ def _unpatched():
     assert state() == before
 
 
-def state() -> tuple[list[str], list[str], object, object]:
-    """Everything the patch touches: the dispatcher's tables, names bound to functions, the deterministic path."""
+def state() -> tuple[list[str], list[str], list[dict[str, object]], object]:
+    """What the patch touches: the dispatcher's tables, names bound to functions, methods, the deterministic path."""
     tables = [torch._C._dispatch_dump(f"torchvision::{op}") for op in OPS_PATCHED]
     bindings = sorted(
         f"{name}.{key}"
         for name, module in list(sys.modules.items())
         if name.split(".")[0] == "torchvision"
         for key, value in list(vars(module).items())
-        if value is torchvision_batched_nms
+        if any(value is theirs for theirs, _ in PAIRS)
     )
-    return tables, bindings, sys.modules["torchvision.ops.roi_align"]._roi_align, poolers._multiscale_roi_align
+    methods = [dict(vars(owner)) for owner, _, _ in METHODS]
+    return tables, bindings, methods, sys.modules["torchvision.ops.roi_align"]._roi_align
 
 
 def is_patched() -> bool:
     kernels = [torch.library.get_kernel(f"torchvision::{op}", "CPU") for op in OPS_PATCHED]
     found = {"integrations" in repr(kernel) for kernel in kernels}
-    found.add(torchvision.ops.batched_nms is integration.batched_nms)
-    found.add(torchvision.ops.boxes.batched_nms is integration.batched_nms)
-    found.add(poolers._multiscale_roi_align is integration._multiscale_roi_align)
+    for theirs, ours in PAIRS:
+        bound = getattr(sys.modules[theirs.__module__], theirs.__name__)
+        assert bound in (theirs, ours)
+        found.add(bound is ours)
+    for owner, theirs, ours in METHODS:
+        bound = vars(owner)[ours.__name__]
+        assert bound in (theirs, ours)
+        found.add(bound is ours)
     assert len(found) == 1, "half patched"
     return found.pop()
 

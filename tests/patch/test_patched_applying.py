@@ -14,6 +14,7 @@ import torchvision
 import structops
 from structops import integrations
 from structops._backend import OPS
+from structops.integrations import _torchvision_devices, _torchvision_nms
 from structops.integrations import torchvision as integration
 
 from .conftest import boxes_and_scores, is_patched, torchvision_batched_nms
@@ -113,7 +114,7 @@ class TestApplying:
         early.batched_nms = torchvision_batched_nms
         monkeypatch.setitem(sys.modules, early.__name__, early)
         with structops.patch():
-            assert early.batched_nms is integration.batched_nms
+            assert early.batched_nms is _torchvision_nms.batched_nms
             late.batched_nms = torchvision.ops.batched_nms
             monkeypatch.setitem(sys.modules, late.__name__, late)
         assert early.batched_nms is torchvision_batched_nms
@@ -146,7 +147,7 @@ class TestApplying:
         assert not is_patched()
 
     def test_no_fast_kernels_no_patch(self, monkeypatch):
-        monkeypatch.setattr(integration, "unusable", lambda backend, device: "not built")
+        monkeypatch.setattr(_torchvision_devices, "unusable", lambda backend, device: "not built")
         with pytest.warns(RuntimeWarning, match="no fast kernels here: not built"):
             structops.patch()
         assert not is_patched()
@@ -156,7 +157,7 @@ class TestApplying:
         if not torch._C._dispatch_has_kernel_for_dispatch_key("torchvision::nms", "CUDA"):
             usable = None  # a torchvision for CPU only
         monkeypatch.setattr(
-            integration,
+            _torchvision_devices,
             "unusable",
             lambda backend, device: None if device == "cpu" or backend == usable else "not built",
         )

@@ -127,6 +127,32 @@ class TestMultiScaleRoIAlign:
         torch.testing.assert_close(scripted(maps, boxes, sizes), expected)
 
 
+@pytest.mark.skipif(not hasattr(torch.ops.torchvision, "box_iou_rotated"), reason="torchvision is older than the op")
+class TestRotatedIou:
+    @pytest.mark.parametrize("fmt", ["cxcywhr", "xywhr", "xyxyxyxy"])
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_values(self, ran, dtype, fmt):
+        g = torch.Generator().manual_seed(0)
+        centre, size = torch.rand(30, 2, generator=g) * 50, 5 + 20 * torch.rand(30, 2, generator=g)
+        boxes = torch.cat([centre, size, 360 * torch.rand(30, 1, generator=g)], 1).to(dtype)
+        boxes = torchvision.ops.box_convert(boxes, "cxcywhr", fmt) if fmt != "cxcywhr" else boxes
+        theirs = torchvision.ops.box_iou(boxes[:12], boxes[12:], fmt)
+        with structops.patch():
+            ours = torchvision.ops.box_iou(boxes[:12], boxes[12:], fmt)
+        assert (ours.dtype, ours.stride()) == (theirs.dtype, theirs.stride())
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        assert ran == ["box_iou_rotated"]
+
+    def test_what_torchvision_refuses_it_refuses_itself(self, ran):
+        for boxes in (torch.zeros(3, 5, dtype=torch.int64), torch.zeros(3, 4), torch.zeros(2, 3, 5)):
+            with pytest.raises(RuntimeError) as theirs:
+                torch.ops.torchvision.box_iou_rotated(boxes, boxes)
+            with structops.patch(), pytest.raises(RuntimeError) as ours:
+                torch.ops.torchvision.box_iou_rotated(boxes, boxes)
+            assert str(ours.value).splitlines()[0] == str(theirs.value).splitlines()[0]
+        assert ran == []
+
+
 class TestOps:
     @pytest.mark.parametrize("n", [0, 1, 300, 3000])
     def test_batched_nms(self, ran, n):

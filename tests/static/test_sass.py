@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from budgets import all_budgets
 
+from structops.bench.gpu_cost.sass import demangle, missing_tools, read
+
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = sorted((ROOT / "csrc").rglob("*.cu"))
 BUDGETS = all_budgets()
@@ -29,23 +31,10 @@ def _nvcc() -> str | None:
     )
 
 
-def _cuobjdump() -> str | None:
-    """The toolkit's, or the one that Triton carries."""
-    found = shutil.which("cuobjdump")
-    if found:
-        return found
-    try:
-        import triton
-    except ImportError:
-        return None
-    carried = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
-    return str(carried) if carried.is_file() else None
-
-
-NVCC, CUOBJDUMP = _nvcc(), _cuobjdump()
+NVCC = _nvcc()
 pytestmark = [
     pytest.mark.skipif(NVCC is None, reason="nvcc was not found: kernels cannot be compiled for sm_90 here"),
-    pytest.mark.skipif(CUOBJDUMP is None, reason="cuobjdump was not found (it comes with the CUDA toolkit and Triton)"),
+    pytest.mark.skipif(bool(missing_tools()), reason=f"not found: {', '.join(missing_tools())}"),
 ]
 
 
@@ -65,16 +54,6 @@ class Kernel:
     sass: list[str]
 
 
-def _short_name(demangled: str) -> str:
-    name = demangled.removeprefix("void ").replace("(anonymous namespace)::", "")
-    return re.sub(r"\w+::", "", name.split("(")[0])
-
-
-def _demangle(names: list[str]) -> dict[str, str]:
-    out = subprocess.run(["c++filt", *names], capture_output=True, text=True, check=True).stdout
-    return dict(zip(names, map(_short_name, out.splitlines()), strict=True))
-
-
 def _compile(source: Path, folder: Path) -> dict[str, Kernel]:
     binary = folder / f"{source.stem}.cubin"
     command = [NVCC, *_kernel_flags(), "-arch=sm_90", f"-I{ROOT / 'csrc'}", "-Xptxas", "-v", "-cubin"]
@@ -86,14 +65,12 @@ def _compile(source: Path, folder: Path) -> dict[str, Kernel]:
         r".*?Used (\d+) registers",
         done.stderr,
     )
-    dump = subprocess.run([CUOBJDUMP, "-sass", str(binary)], capture_output=True, text=True, check=True).stdout
-    sass = {}
-    for part in dump.split("Function : ")[1:]:
-        name, _, body = part.partition("\n")
-        sass[name.strip()] = re.findall(r"/\*[0-9a-f]{4,5}\*/\s+(?:@!?U?P\w+\s+)?([^;]+);", body)
-    short = _demangle([entry[0] for entry in usage])
+    kernels = read(binary)
+    short = demangle([entry[0] for entry in usage])
     return {
-        short[name]: Kernel(int(registers), int(stack), int(stores) + int(loads), sass[name])
+        short[name]: Kernel(
+            int(registers), int(stack), int(stores) + int(loads), [i.text for i in kernels[short[name]].instructions]
+        )
         for name, stack, stores, loads, registers in usage
     }
 

@@ -1,9 +1,19 @@
-// Which RoIs reach into a tile of the map, for backward kernels that own tiles.
+// Which RoIs reach into a tile of the map, for backward kernels that own tiles: one kernel writes where on the map each
+// RoI lies, those that own tiles search it.
 #pragma once
 #include "common/cuda/device.cuh"
-#include "common/cuda/roi_bounds.h"
 
 namespace structops::cuda {
+
+// Of each RoI: the pixels touched, and the image. A table in device memory.
+struct RoiBounds {
+  int4* pixels;  // [K] first and last: (x0, x1, y0, y1)
+  int* image;    // [K]; -1: touches nothing
+
+  RoiBounds(void* memory, int64_t rois)
+      : pixels(static_cast<int4*>(memory)), image(reinterpret_cast<int*>(pixels + rois)) {}
+  static size_t bytes(int64_t rois) { return size_t(rois) * (sizeof(int4) + sizeof(int)); }
+};
 
 // What a block knows of its tile.
 struct Tile {

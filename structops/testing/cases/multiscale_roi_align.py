@@ -63,7 +63,6 @@ def _padded(**options):
 CASES.add("padded", "", _padded())
 CASES.add("padded-valid", "quick", _padded(valid=torch.tensor([3, 1])))
 CASES.add("padded-valid-int32", "", _padded(valid=torch.tensor([0, 4], dtype=torch.int32)))
-CASES.add("padded-valid-beyond", "", _padded(valid=torch.tensor([-2, 9])))  # counts beyond the rows: none, all
 CASES.add("padded-levels", "", _padded(levels=torch.tensor([[0, 1, 1, 0], [1, 1, 0, 0]]), valid=torch.tensor([4, 2])))
 
 
@@ -328,6 +327,7 @@ ERRORS = (
     ErrorCase("boxes-list-width", _refused(boxes=[torch.zeros(1, 5)]), r"boxes\[0\] must be \[L, 4\]"),
     ErrorCase("index-too-large", _refused(boxes=torch.tensor([[2.0, 1, 1, 5, 5]])), r"batch index 2", "cpu"),
     ErrorCase("output-size-zero", _refused(output_size=(0, 7)), r"output_size must be positive"),
+    ErrorCase("output-size-overflow", _refused(output_size=(2**32, 2**32)), r"output_size must be at most"),
     ErrorCase("scales-few", _refused(scales=[1.0]), r"scales must be one number for each map, got 1 for 2"),
     ErrorCase("scales-zero", _refused(scales=[1.0, 0.0]), r"scales\[1\] must be positive and finite"),
     ErrorCase("scales-nan", _refused(scales=[NAN, 0.5]), r"scales\[0\] must be positive and finite"),
@@ -343,6 +343,13 @@ ERRORS = (
     ErrorCase("valid-float", _refused(boxes=PADDED, valid=torch.ones(2)), r"valid must be of an integer type"),
     ErrorCase("valid-rank", _refused(boxes=PADDED, valid=torch.ones(2, 3).int()), r"valid must be \[B\]"),
     ErrorCase("valid-length", _refused(boxes=PADDED, valid=torch.ones(4).int()), r"valid must hold one count"),
+    ErrorCase(
+        "valid-large",
+        _refused(boxes=PADDED, valid=torch.tensor([3, 4])),
+        r"valid\[1\] is 4, but must be in \[0, 3\]",
+        "cpu",
+    ),
+    ErrorCase("valid-negative", _refused(boxes=PADDED, valid=torch.tensor([-1, 3])), r"valid\[0\] is -1", "cpu"),
     ErrorCase("grad-rank", _refused_backward(grad=torch.zeros(3, 2, 2)), r"grad must be", op=BACKWARD),
     ErrorCase("grad-size", _refused_backward(grad=torch.zeros(1, 4, 2, 2)), r"grad must be", op=BACKWARD),
     ErrorCase("grad-sizes", _refused_backward(sizes=[8, 9, 4]), r"sizes must be a height and a width", op=BACKWARD),

@@ -298,6 +298,7 @@ SPECS = (
         errors=_errors(batched=False),
         data=("boxes", "scores"),
         compare="exact",
+        syncs=True,
         peer={"torchvision": _torchvision_nms},
     ),
     OpSpec(
@@ -308,6 +309,7 @@ SPECS = (
         errors=_errors(batched=True),
         data=("boxes", "scores"),
         compare="exact",
+        syncs=True,
         peer={"torchvision": _torchvision_per_class},
     ),
 )

@@ -8,10 +8,9 @@ from collections.abc import Callable
 import torch
 
 from structops.ops import ps_roi_align
-from structops.testing.cases._draw import INF, NAN, CaseList, features, rois, tensor, uniform
+from structops.testing.cases._draw import NAN, CaseList, features, rois, tensor, uniform
+from structops.testing.cases.roi_align import HUGE, INVERTED, NON_FINITE, ORDINARY, TINY, Rows
 from structops.testing.spec import Arguments, Case, ErrorCase, OpSpec
-
-Rows = tuple[list[float], ...]
 
 
 def arguments(
@@ -26,28 +25,6 @@ def arguments(
     n, classes, h, w = shape
     map_ = features(g, n, classes * pooled[0] * pooled[1], h, w)
     return {"input": map_, "boxes": boxes, "output_size": pooled, "spatial_scale": spatial_scale, **options}
-
-
-NON_FINITE: Rows = (
-    [0, NAN, 1, 4, 5],
-    [1, 1, NAN, 4, 5],
-    [0, 1, 1, NAN, 5],
-    [0, 1, 1, 4, NAN],
-    [0, INF, 1, 4, 5],
-    [1, 1, 1, INF, 5],
-    [0, -INF, -INF, INF, INF],
-)
-INVERTED: Rows = ([0, 6, 1, 2, 5], [1, 1, 7, 4, 2], [0, 7, 6, 1, 2], [0, 5.5, 6.5, 5.25, 6.25], [1, 40, 1, -40, 5])
-HUGE: Rows = (
-    [0, -1e30, -1e30, 1e30, 1e30],
-    [0, 0, 0, 1e30, 4],
-    [1, 1e9, 1e9, -1e9, -1e9],
-    [0, -1e6, -1e6, 1e6, 1e6],
-    [0, 2147483647, 1, 2147483648, 5],
-    [1, -4e9, 2, 4e9, 6],
-)
-TINY: Rows = ([0, 1e-30, 1e-30, 2e-30, 2e-30], [0, 3, 2, 3 + 1e-6, 2 + 1e-6])
-ORDINARY = [1, 1.5, 2, 5.25, 6]  # a hostile neighbour must not disturb it
 
 
 def _rows(rows: Rows, g: torch.Generator) -> torch.Tensor:
@@ -194,6 +171,7 @@ def error_cases(op: str, options: Arguments) -> tuple[ErrorCase, ...]:
         ErrorCase("index-negative", refused(boxes=index(-1)), outside.format(1, 2), "cpu"),
         ErrorCase("index-nan", refused(boxes=index(NAN)), outside.format(1, 2), "cpu"),
         ErrorCase("output-size-zero", refused(output_size=(0, 7)), r"output_size must be positive"),
+        ErrorCase("output-size-overflow", refused(output_size=(2**32, 2**32)), r"output_size must be at most"),
         ErrorCase("output-size-type", refused(output_size=1.5), r"output_size must be an int or a pair of ints"),
         ErrorCase("spatial-scale-zero", refused(spatial_scale=0.0), r"spatial_scale must be positive and finite"),
         ErrorCase("spatial-scale-nan", refused(spatial_scale=NAN), r"spatial_scale must be positive and finite"),

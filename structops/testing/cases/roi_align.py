@@ -343,6 +343,7 @@ ERRORS = (
     ErrorCase("index-huge", _refused(boxes=_index(1e30)), OUTSIDE.format(1, 2), "cpu"),
     ErrorCase("boxes-device", _refused(boxes=torch.zeros(2, 5, device="meta")), r"boxes must be on the same device"),
     ErrorCase("output-size-zero", _refused(output_size=(0, 7)), r"output_size must be positive"),
+    ErrorCase("output-size-overflow", _refused(output_size=(2**32, 2**32)), r"output_size must be at most"),
     ErrorCase("output-size-negative", _refused(output_size=-3), r"output_size must be positive"),
     ErrorCase("output-size-length", _refused(output_size=(7, 7, 7)), r"output_size must be an int or a pair of ints"),
     ErrorCase("output-size-type", _refused(output_size=1.5), r"output_size must be an int or a pair of ints"),

@@ -185,6 +185,7 @@ ERRORS = (
     ErrorCase("index-nan", _refused(segments=_index(NAN)), OUTSIDE.format(1, 2), "cpu"),
     ErrorCase("segments-device", _refused(segments=torch.zeros(2, 3, device="meta")), r"segments must be on the same"),
     ErrorCase("output-size-zero", _refused(output_size=0), r"output_size must be positive"),
+    ErrorCase("output-size-overflow", _refused(output_size=2**32), r"output_size must be at most"),
     ErrorCase("output-size-pair", _refused(output_size=(1, 7)), r"output_size must be an int"),
     ErrorCase("output-size-type", _refused(output_size=1.5), r"output_size must be an int"),
     ErrorCase("spatial-scale-zero", _refused(spatial_scale=0.0), r"spatial_scale must be positive and finite"),

@@ -373,6 +373,7 @@ ERRORS = (
     ErrorCase("index-nan", _refused(boxes=_index(NAN)), OUTSIDE.format(1, 2), "cpu"),
     ErrorCase("boxes-device", _refused(boxes=torch.zeros(2, 6, device="meta")), r"boxes must be on the same device"),
     ErrorCase("output-size-zero", _refused(output_size=(0, 7)), r"output_size must be positive"),
+    ErrorCase("output-size-overflow", _refused(output_size=(2**32, 2**32)), r"output_size must be at most"),
     ErrorCase("output-size-length", _refused(output_size=(7, 7, 7)), r"output_size must be an int or a pair of ints"),
     ErrorCase("output-size-type", _refused(output_size=1.5), r"output_size must be an int or a pair of ints"),
     ErrorCase("spatial-scale-zero", _refused(spatial_scale=0.0), r"spatial_scale must be positive and finite"),

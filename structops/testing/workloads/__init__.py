@@ -11,6 +11,7 @@ import pkgutil
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -31,15 +32,16 @@ class Trial:
         run: the ordinary public call, with a fresh output each time.
         peer: the same job by another library; ``None`` where that is not installed or has no such op.
         peer_name: what the peer is, and in which way it is not the same (``"torchvision, fp32"``).
+            What either returns is for ``check`` and ``cost`` to know: a tensor, or several.
         check: takes the result of ``run`` and that of ``peer`` (or ``None``); raises ``AssertionError``.
         cost: takes the result of ``run``, since what an op must write can depend on the data.
     """
 
-    run: Callable[[], torch.Tensor]
-    peer: Callable[[], torch.Tensor] | None
+    run: Callable[[], Any]
+    peer: Callable[[], Any] | None
     peer_name: str
-    check: Callable[[torch.Tensor, torch.Tensor | None], None]
-    cost: Callable[[torch.Tensor], Cost]
+    check: Callable[[Any, Any], None]
+    cost: Callable[[Any], Cost]
 
 
 @dataclass(frozen=True)

@@ -88,8 +88,9 @@ def make(shape: Shape, dtype: torch.dtype, layout: str, step: bool, name: str, d
     grad = torch.randn(shape.rois, shape.channels, shape.pooled, shape.pooled, generator=draw) if step else None
 
     def work(function, features, grad):
+        """The crops; of a training step, the gradient of each level."""
         output = function()
-        return output if grad is None else torch.autograd.grad(output, features, grad)[0]
+        return [output] if grad is None else list(torch.autograd.grad(output, features, grad))
 
     def own() -> torch.Tensor:
         return ops.multiscale_roi_align(x, rois, shape.pooled, SCALES)
@@ -105,13 +106,15 @@ def make(shape: Shape, dtype: torch.dtype, layout: str, step: bool, name: str, d
         shapes = [(shape.height, shape.width)] * shape.images
         peer = lambda: work(lambda: pooler(named, peer_boxes, shapes), peer_x, peer_grad)  # noqa: E731
 
-    def check(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
+    def check(result: list[torch.Tensor], peer_result: list[torch.Tensor] | None) -> None:
         some = torch.linspace(0, shape.rois - 1, min(CHECKED_ROIS, shape.rois)).long().to(device)
         arguments = (rois[some], SCALES, shape.pooled, shape.pooled, 2, False, 224.0, 4, None, None)
         wanted = definition.multiscale_roi_align([m.detach().double() for m in x], *arguments)
         _close("the definition", own().detach()[some], wanted, DEFINITION_TOLERANCE[dtype])
         if peer_result is not None and peer_dtype == torch.float32:
-            _close("torchvision", result, peer_result, max(PEER_TOLERANCE, DEFINITION_TOLERANCE[dtype]))
+            tolerance = max(PEER_TOLERANCE, DEFINITION_TOLERANCE[dtype])
+            for level, (ours, theirs) in enumerate(zip(result, peer_result, strict=True)):
+                _close(f"torchvision{f' on level {level}' if step else ''}", ours, theirs, tolerance)
 
     return Trial(lambda: work(own, x, own_grad), peer, peer_name, check, lambda _: costs())
 

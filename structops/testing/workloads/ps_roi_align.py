@@ -85,13 +85,11 @@ def cost(pooling: Pooling, shape: Shape, rois: torch.Tensor, itemsize: int, back
     output gradient is read once and every element of the input's gradient, zeros too, written once. Operations: a
     multiply-add for each row of each bin's columns, and one for each column.
     """
-    touched = torch.zeros(shape.pooled, shape.pooled, shape.height, shape.width, dtype=torch.bool)
-    taps = 0
-    for _, x1, y1, x2, y2 in rois.double().tolist():
-        rows = pooling.axis(y1, y2, shape, shape.height).ne(0)
-        columns = pooling.axis(x1, x2, shape, shape.width).ne(0)
-        touched |= rows[:, None, :, None] & columns[None, :, None, :]
-        taps += int(columns.sum()) * (int(rows.sum()) + shape.pooled)
+    boxes = rois.double().tolist()
+    rows = torch.stack([pooling.axis(y1, y2, shape, shape.height).ne(0) for _, _, y1, _, y2 in boxes])  # [K, pooled, H]
+    columns = torch.stack([pooling.axis(x1, x2, shape, shape.width).ne(0) for _, x1, _, x2, _ in boxes])
+    taps = int((columns.sum((1, 2)) * (rows.sum((1, 2)) + shape.pooled)).sum())
+    touched = torch.einsum("kph,kqw->pqhw", rows.float(), columns.float()) > 0
     elements = shape.height * shape.width * shape.channels if backward else int(touched.sum()) * shape.classes
     outputs = shape.rois * shape.channels
     return Cost((outputs + elements) * itemsize + rois.numel() * rois.element_size(), 2 * shape.classes * taps)

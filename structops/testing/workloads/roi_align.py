@@ -57,7 +57,7 @@ C4_HEAD = Shape("C4 head", 300, 1024, 14, 50, 84, 16, smallest=32, largest=512)
 TRAINING = Shape("training, 2 images", 1024, 256, 7, 200, 336, 4, images=2)
 
 
-def _taps(low: torch.Tensor, high: torch.Tensor, extent: int, shape: Shape) -> torch.Tensor:
+def taps(low: torch.Tensor, high: torch.Tensor, extent: int, shape: Shape) -> torch.Tensor:
     """Which pixels of an axis have a weight in which bin, for boxes from ``low [K]`` to ``high [K]``.
 
     Returns bool ``[K, pooled, extent]``. The definition's ``axis_weights`` for all boxes at once, weights left out.
@@ -91,8 +91,8 @@ def cost(shape: Shape, rois: torch.Tensor, itemsize: int, backward: bool) -> Cos
     """
     boxes = rois.double()
     rows, columns = (
-        _taps(boxes[:, 2], boxes[:, 4], shape.height, shape),
-        _taps(boxes[:, 1], boxes[:, 3], shape.width, shape),
+        taps(boxes[:, 2], boxes[:, 4], shape.height, shape),
+        taps(boxes[:, 1], boxes[:, 3], shape.width, shape),
     )
     used_rows, used_columns = rows.any(1).float(), columns.any(1).float()  # [K, H], [K, W]
     touched = 0

@@ -13,12 +13,13 @@ from structops.reference import roi_pool as definition
 from structops.testing.workloads import Cost, Trial, Workload, generator, torchvision_ops
 from structops.testing.workloads.roi_align import BOX_HEAD, C4_HEAD, LAYOUTS, SHORT, TRAINING, Shape
 
+TWO_IMAGES = replace(TRAINING, title="2 images")
 # A maximum is one of the features, so the result is compared bit for bit. A gradient is a sum, whose order is free.
 GRADIENT_TOLERANCE = {torch.float32: 1e-5, torch.float16: 2.0**-9, torch.bfloat16: 2.0**-6}
 CHECKED_ROIS = 16
 
 
-def _bins(low: torch.Tensor, high: torch.Tensor, extent: int, shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
+def bins(low: torch.Tensor, high: torch.Tensor, extent: int, shape: Shape) -> tuple[torch.Tensor, torch.Tensor]:
     """First pixel and end of each bin ``[K, pooled]``: the definition's ``axis_bins`` for all boxes at once."""
     start, end = ((v / shape.stride).add(0.5).floor().long() for v in (low, high))  # no box here is negative
     length = (end - start + 1).clamp(min=1)[:, None]
@@ -38,8 +39,8 @@ def cost(shape: Shape, rois: torch.Tensor, itemsize: int, kind: str) -> Cost:
     Operations: a comparison for every pixel of every bin, or an addition for every bin.
     """
     boxes = rois.double()
-    top, bottom = _bins(boxes[:, 2], boxes[:, 4], shape.height, shape)
-    left, right = _bins(boxes[:, 1], boxes[:, 3], shape.width, shape)
+    top, bottom = bins(boxes[:, 2], boxes[:, 4], shape.height, shape)
+    left, right = bins(boxes[:, 1], boxes[:, 3], shape.width, shape)
     touched = torch.zeros(shape.images, shape.height, shape.width, dtype=torch.bool)
     for k, image in enumerate(rois[:, 0].long().tolist()):
         touched[image, top[k, 0] : bottom[k, -1], left[k, 0] : right[k, -1]] = True
@@ -139,9 +140,8 @@ def _all() -> tuple[Workload, ...]:
         *(_workload(BOX_HEAD, layout, dtype) for dtype, layout in itertools.product(half, both)),
         *(_workload(BOX_HEAD, layout, kind="backward", quick=layout == "nhwc") for layout in both),
     ]
-    two_images = replace(TRAINING, title="2 images")
     for dtype, kind in itertools.product((torch.float32, torch.bfloat16), ("training", "backward")):
-        found.append(_workload(two_images, "nhwc", dtype, kind, devices=("cuda",), quick=dtype == torch.bfloat16))
+        found.append(_workload(TWO_IMAGES, "nhwc", dtype, kind, devices=("cuda",), quick=dtype == torch.bfloat16))
     for rois in (10, 30, 100, 300, 1000, 3000, 10_000):
         shape = replace(BOX_HEAD, rois=rois, title="sweep")
         short = rois in (10, 100, 1000)

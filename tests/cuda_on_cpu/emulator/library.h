@@ -9,6 +9,7 @@ struct Library {
   const std::map<std::string, Launcher>& (*launchers)();
   void (*set_order)(int order, unsigned seed);  // 0 forward, 1 reverse, 2 random
   const char* (*error)();                       // of the last failure
+  std::int64_t (*launches)();                   // kernels started since the library was loaded
 };
 
 }  // namespace cuda_on_cpu

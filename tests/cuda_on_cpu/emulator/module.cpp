@@ -57,7 +57,8 @@ class Library {
   }
 
   // arguments: int, float, None, or bytes for a buffer.
-  // Returns (report, value, contents after the call of each buffer, None where it could not be written).
+  // Returns (report, value, contents after the call of each buffer, None where it could not be written; kernels
+  // started).
   py::tuple call(const std::string& name, const py::list& arguments, int order, unsigned seed) const {
     const auto found = library_->launchers().find(name);
     if (found == library_->launchers().end()) throw py::key_error("no launcher is called " + name);
@@ -75,12 +76,13 @@ class Library {
       }
     }
     library_->set_order(order, seed);
+    const std::int64_t before = library_->launches();
     cuda_on_cpu::Arguments list(std::move(values));
     const cuda_on_cpu::Outcome outcome = found->second(list);
     py::list contents;
     for (const DeviceMemory& m : memory) contents.append(m.contents());
     const std::string report = outcome.status == cudaSuccess ? "" : library_->error();
-    return py::make_tuple(report, outcome.value, contents);
+    return py::make_tuple(report, outcome.value, contents, library_->launches() - before);
   }
 
  private:

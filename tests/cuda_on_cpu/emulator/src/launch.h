@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <cstdint>
 
 namespace cuda_on_cpu {
 
@@ -11,6 +12,8 @@ constexpr std::size_t kMostSharedBytes = 227 << 10;    // and after cudaFuncSetA
 constexpr int kMultiprocessors = 4;                    // few, so that persistent grids stay short
 
 bool raise_shared_limit(const void* kernel, std::size_t bytes);
+
+std::int64_t launches();  // so far
 
 // Remembers a failure for cudaGetLastError; returns its argument.
 cudaError_t record(cudaError_t status);

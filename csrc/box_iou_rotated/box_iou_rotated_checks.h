@@ -1,0 +1,40 @@
+// Argument checks and types that the CPU and CUDA bindings share.
+#pragma once
+#include "common/tensor.h"
+
+namespace structops {
+
+inline void check_rotated_boxes(const char* op, const char* name, const Tensor& boxes) {
+  STRUCTOPS_CHECK(boxes.dim() == 2 && boxes.size(1) == 5, op, ": ", name,
+                  " must be [N, 5] (centre x, centre y, width, height, angle), got ", boxes.dim(), " dimensions",
+                  boxes.dim() == 2 ? " with a wrong second size" : "");
+  STRUCTOPS_CHECK(is_floating(boxes.scalar_type()), op, ": ", name,
+                  " must be float16, bfloat16, float32 or float64, got ",
+                  torch::headeronly::toString(boxes.scalar_type()));
+}
+
+inline void check_box_iou_rotated(const Tensor& boxes1, const Tensor& boxes2, bool elementwise) {
+  check_rotated_boxes("box_iou_rotated", "boxes1", boxes1);
+  check_rotated_boxes("box_iou_rotated", "boxes2", boxes2);
+  STRUCTOPS_CHECK(boxes2.device() == boxes1.device(), "box_iou_rotated: boxes2 must be on the same device as boxes1");
+  STRUCTOPS_CHECK(!elementwise || boxes1.size(0) == boxes2.size(0),
+                  "box_iou_rotated: elementwise, boxes2 must have as many boxes as boxes1, got ", boxes2.size(0),
+                  " for ", boxes1.size(0));
+}
+
+// float64 where either is; else float32, which holds an IoU of half boxes to more digits than they have.
+inline ScalarType iou_type(const Tensor& boxes1, const Tensor& boxes2) {
+  return boxes1.scalar_type() == ScalarType::Double || boxes2.scalar_type() == ScalarType::Double ? ScalarType::Double
+                                                                                                  : ScalarType::Float;
+}
+
+inline Tensor dense(const Tensor& t, ScalarType type) { return torch::stable::contiguous(torch::stable::to(t, type)); }
+
+inline Tensor empty_iou(const Tensor& boxes1, const Tensor& boxes2, bool elementwise) {
+  const int64_t n = boxes1.size(0), m = boxes2.size(0);
+  const ScalarType type = iou_type(boxes1, boxes2);
+  return elementwise ? torch::stable::empty({n}, type, std::nullopt, boxes1.device())
+                     : torch::stable::empty({n, m}, type, std::nullopt, boxes1.device());
+}
+
+}  // namespace structops

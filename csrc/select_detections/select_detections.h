@@ -1,0 +1,65 @@
+// From a detector head's outputs to detections: parameters, and the arithmetic that CPU and GPU share.
+#pragma once
+#include <cstdint>
+
+#include "common/box_coding.h"
+
+namespace structops {
+
+// What the choice of the best on a GPU has room for.
+constexpr int64_t kMaxDetectionLevels = 8, kMaxDetectionTopK = 2048;
+// Classes are compared as floats.
+constexpr int64_t kMaxDetectionClasses = int64_t{1} << 24;
+
+// Data are [B, R, ...]: B images of R rows (proposals or anchors), C classes.
+struct DetectionParams {
+  int64_t images, rows, classes;
+  int64_t background;  // class that is no detection; -1: none
+  bool class_boxes;    // deltas [B, R, C, 4], else [B, R, 4]
+  bool shared;         // proposals [R, 4], else [B, R, 4]
+  bool distances;      // deltas are distances from the centre to the sides, in units of the proposal's size
+  double weight_x, weight_y, weight_width, weight_height;  // that other deltas are divided by
+  bool reciprocals;                                        // weights are multiplied by as such
+  double clip;                                             // of the logarithms of sizes
+  double score_threshold, iou_threshold;
+  double min_size;     // NaN: none
+  int64_t detections;  // D
+};
+
+// The deltas of a row and class among [B * R, C or 1, 4].
+STRUCTOPS_BOX_FUNCTION int64_t delta_index(const DetectionParams& p, int64_t row, int64_t label) {
+  return 4 * (p.class_boxes ? row * p.classes + label : row);
+}
+
+// As torch divides by a number: on a GPU it multiplies by the reciprocal.
+template <class T>
+STRUCTOPS_BOX_FUNCTION T unweighted(const DetectionParams& p, T delta, double weight) {
+  return p.reciprocals ? delta * (T(1) / static_cast<T>(weight)) : delta / static_cast<T>(weight);
+}
+
+// The logarithm of a width or height, which torch takes the exponential of; NaN stays, as in torch.clamp.
+template <class T>
+STRUCTOPS_BOX_FUNCTION T size_code(const DetectionParams& p, T delta, double weight) {
+  const T code = unweighted(p, delta, weight), most = static_cast<T>(p.clip);
+  return code > most ? most : code;
+}
+
+// The box of four deltas, clipped to its image [2] (height, width). ex, ey: the exponentials of its size codes, not
+// used with distances.
+template <class T>
+STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_clipped(const DetectionParams& p, const T* deltas, const BoxOf<T>& prior, T ex,
+                                               T ey, const T* image_size) {
+  const BoxOf<T> box = p.distances
+                           ? decode_distances(middle_size(prior), {deltas[0], deltas[1], deltas[2], deltas[3]}, true)
+                           : decode_deltas(centre_size(prior), unweighted(p, deltas[0], p.weight_x),
+                                           unweighted(p, deltas[1], p.weight_y), ex, ey);
+  return clip(box, image_size[0], image_size[1]);
+}
+
+template <class T>
+STRUCTOPS_BOX_FUNCTION bool large_enough(const DetectionParams& p, const BoxOf<T>& box) {
+  const T least = static_cast<T>(p.min_size);
+  return p.min_size != p.min_size || (box.x2 - box.x1 >= least && box.y2 - box.y1 >= least);
+}
+
+}  // namespace structops

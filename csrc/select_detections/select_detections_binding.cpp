@@ -1,0 +1,194 @@
+// select_detections for torch: schema and the CPU binding (checks, allocation, torch's own softmax, sigmoid and
+// exponential between the kernels).
+#include <cmath>
+#include <tuple>
+
+#include "common/aten.h"
+#include "select_detections/select_detections_checks.h"
+#include "select_detections/select_detections_cpu.h"
+
+namespace structops {
+namespace {
+
+using Detections = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+Tensor dense(const Tensor& t, ScalarType type) {
+  return torch::stable::contiguous(t.scalar_type() == type ? t : torch::stable::to(t, type));
+}
+
+Tensor empty(const Tensor& like, std::initializer_list<int64_t> size, ScalarType type) {
+  return torch::stable::empty(size, type, std::nullopt, like.device());
+}
+
+template <class T>
+const T* data(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+
+// An op in place, some elements at a time.
+void in_parts(const char* op, Tensor values, int64_t part) {
+  for (int64_t first = 0; first < values.size(0); first += part)
+    call_aten(op, "", torch::stable::narrow(values, 0, first, std::min(part, values.size(0) - first)));
+}
+
+// torch shares more than 2048 exponentials between threads, which takes longer to arrange than to compute: of a few
+// thousand, on a busy machine, 20 ms.
+constexpr int64_t kExpPart = 2048;
+
+template <class T>
+void exponentials(T* values, int64_t n) {
+  const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU, -1);
+  constexpr ScalarType type = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
+  in_parts("aten::exp_", torch::stable::from_blob(values, {n}, {1}, cpu, type), kExpPart);
+}
+
+// torch's sigmoid rounds the last few elements of a tensor, or of a thread's share, otherwise than the rest, which its
+// vectors take: 64 elements are whole vectors on any machine, and torch divides 32768 and more among threads.
+constexpr int64_t kSigmoidMultiple = 64, kSigmoidPart = 16384;
+
+// The sigmoids of source[at[i]], at least, as torch would round them in tensors that end at `ends`; at and ends rise.
+template <class T, class S>
+Tensor sigmoids(const Tensor& like, const S* source, const std::vector<int64_t>& at, const std::vector<int64_t>& ends,
+                ScalarType type) {
+  const int64_t n = at.size();
+  Tensor values = empty(like, {(n + kSigmoidMultiple - 1) / kSigmoidMultiple * kSigmoidMultiple}, type);
+  T* value = static_cast<T*>(values.mutable_data_ptr());
+  for (int64_t i = 0; i < values.size(0); ++i) value[i] = i < n ? static_cast<T>(source[at[i]]) : T(0);
+  in_parts("aten::sigmoid_", values, kSigmoidPart);
+  int64_t begin = 0;
+  for (const int64_t end : ends) {
+    const int64_t rest = end - (end - begin) % kSigmoidMultiple;
+    begin = end;
+    int64_t i = std::lower_bound(at.begin(), at.end(), rest) - at.begin();
+    if (i == n || at[i] >= end) continue;
+    Tensor last = empty(like, {end - rest}, type);
+    T* element = static_cast<T*>(last.mutable_data_ptr());
+    for (int64_t j = rest; j < end; ++j) element[j - rest] = static_cast<T>(source[j]);
+    call_aten("aten::sigmoid_", "", last);
+    for (; i < n && at[i] < end; ++i) value[i] = element[at[i] - rest];
+  }
+  return values;
+}
+
+// Below this logit no sigmoid is above the threshold, however it is rounded: that moves a logit by 1e-6 / (1 -
+// threshold) at most.
+double least_logit(double threshold) {
+  if (threshold <= 1e-30) return -std::numeric_limits<double>::infinity();
+  const double limited = std::min(threshold, 0.999);
+  return std::log(limited / (1 - limited)) - 0.01;
+}
+
+// Whose sigmoid score is above the threshold: sought by the logit, since few of them are worth a sigmoid.
+template <class S>
+auto by_sigmoid(const DetectionArguments& a, const DetectionParams& p, const std::vector<int64_t>& levels,
+                const Tensor& logits, const int64_t* valid) {
+  using T = cpu::WideOf<S>;
+  const ScalarType type = a.compute_type();
+  const double factor = p.score_threshold > 0 && a.centerness ? p.score_threshold : 1.0;  // of centerness, at most 1
+  auto found =
+      cpu::detection_candidates(p, data<S>(logits), valid, least_logit(p.score_threshold * factor), parallel_for);
+  // Where candidates, and the ends of each image's levels, are among the logits, and among centerness.
+  std::vector<int64_t> logit, row, logit_ends, row_ends;
+  for (int64_t b = 0; b < p.images; ++b) {
+    for (int64_t i = found.begin[b]; i < found.begin[b + 1]; ++i) {
+      logit.push_back(b * p.rows * p.classes + found.index[i]);
+      row.push_back(b * p.rows + found.index[i] / p.classes);
+    }
+    int64_t last = b * p.rows;
+    for (const int64_t size : levels) {
+      last += size;
+      row_ends.push_back(last);
+      logit_ends.push_back(last * p.classes);
+    }
+  }
+  Tensor scores = sigmoids<T>(logits, data<S>(logits), logit, logit_ends, type);
+  if (a.centerness) {
+    const Tensor centerness = dense(*a.centerness, type);
+    const Tensor factors = sigmoids<T>(logits, data<T>(centerness), row, row_ends, type);
+    T* score = static_cast<T*>(scores.mutable_data_ptr());
+    for (int64_t i = 0; i < found.size(); ++i) score[i] *= data<T>(factors)[i];
+    scores = call_aten("aten::sqrt", "", scores);  // torch's own: it is not always the nearest number
+  }
+  std::copy_n(data<T>(scores), found.size(), found.score.begin());
+  cpu::keep_above(found, static_cast<T>(p.score_threshold));
+  return found;
+}
+
+template <class T>
+auto by_softmax(const DetectionParams& p, const Tensor& logits, const int64_t* valid) {
+  const Tensor scores = call_aten("aten::_softmax", "", logits, int64_t(2), false);
+  const T above = std::nextafter(static_cast<T>(p.score_threshold), std::numeric_limits<T>::infinity());
+  auto found = cpu::detection_candidates(p, data<T>(scores), valid, above, parallel_for);
+  for (int64_t b = 0; b < p.images; ++b)
+    for (int64_t i = found.begin[b]; i < found.begin[b + 1]; ++i)
+      found.score[i] = data<T>(scores)[b * p.rows * p.classes + found.index[i]];
+  return found;
+}
+
+// S: what the logits are stored in.
+template <class S>
+Detections run(const DetectionArguments& a, const Tensor& logits) {
+  using T = cpu::WideOf<S>;
+  const DetectionParams p = a.params(false);
+  const ScalarType type = a.compute_type();
+  std::optional<Tensor> counts;
+  if (a.valid) counts = dense(*a.valid, ScalarType::Long);
+  const int64_t* valid = counts ? data<int64_t>(*counts) : nullptr;
+  const std::vector<int64_t> levels = a.levels.empty() ? std::vector<int64_t>{p.rows} : a.levels;
+  cpu::DetectionCandidates<T> found;
+  if (a.sigmoid) {
+    found = by_sigmoid<S>(a, p, levels, logits, valid);
+  } else if constexpr (std::is_same_v<S, T>) {
+    found = by_softmax<T>(p, logits, valid);
+  }
+  const Tensor deltas = dense(a.box_deltas, type), proposals = dense(a.proposals, type);
+  const Tensor sizes = dense(a.image_sizes, type);
+  Tensor boxes = empty(logits, {p.images, p.detections, 4}, type),
+         scores = empty(logits, {p.images, p.detections}, type);
+  Tensor labels = empty(logits, {p.images, p.detections}, ScalarType::Long);
+  Tensor kept = empty(logits, {p.images}, ScalarType::Long);
+  const cpu::DetectionTensors<T> tensors{data<T>(deltas),
+                                         data<T>(proposals),
+                                         data<T>(sizes),
+                                         static_cast<T*>(boxes.mutable_data_ptr()),
+                                         static_cast<T*>(scores.mutable_data_ptr()),
+                                         static_cast<int64_t*>(labels.mutable_data_ptr()),
+                                         static_cast<int64_t*>(kept.mutable_data_ptr())};
+  // One of the two is 0.
+  const cpu::DetectionLimits limits{a.topk_candidates + a.per_class_topk, a.per_class_topk > 0, levels};
+  cpu::select_detections<T>(p, limits, found, tensors, exponentials<T>, parallel_for);
+  return {boxes, scores, labels, kept};
+}
+
+Detections select_detections(const Tensor& class_scores, const Tensor& box_deltas, const Tensor& proposals,
+                             const Tensor& image_sizes, const std::optional<Tensor>& valid,
+                             const std::optional<Tensor>& centerness, const std::vector<int64_t>& levels, bool sigmoid,
+                             int64_t background, bool distances, const std::vector<double>& weights, double clip,
+                             double score_threshold, double iou_threshold, const std::optional<double>& min_size,
+                             int64_t topk_candidates, int64_t per_class_topk, int64_t detections) {
+  const DetectionArguments a{class_scores,    box_deltas,    proposals,  image_sizes,     valid,          centerness,
+                             levels,          sigmoid,       background, distances,       weights,        clip,
+                             score_threshold, iou_threshold, min_size,   topk_candidates, per_class_topk, detections};
+  check_detections(a);
+  // Half logits are read as they are where few of them are needed.
+  const ScalarType compute = a.compute_type(), given = class_scores.scalar_type();
+  const bool as_is = sigmoid && compute == ScalarType::Float;
+  const Tensor logits = dense(class_scores, as_is ? given : compute);
+  if (compute == ScalarType::Double) return run<double>(a, logits);
+  if (!as_is || given == ScalarType::Float) return run<float>(a, logits);
+  return given == ScalarType::Half ? run<Half>(a, logits) : run<BFloat16>(a, logits);
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(structops, m) {
+  m.def(
+      "select_detections(Tensor class_scores, Tensor box_deltas, Tensor proposals, Tensor image_sizes, Tensor? valid, "
+      "Tensor? centerness, int[] levels, bool sigmoid, int background, bool distances, float[] weights, float clip, "
+      "float score_threshold, float iou_threshold, float? min_size, int topk_candidates, int per_class_topk, "
+      "int detections) -> (Tensor, Tensor, Tensor, Tensor)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(structops, CPU, m) { m.impl("select_detections", TORCH_BOX(&select_detections)); }
+
+}  // namespace structops

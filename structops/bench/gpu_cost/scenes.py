@@ -1,0 +1,247 @@
+"""The workloads whose cost on a GPU is counted: the shapes of the benchmarks, and the launches that they come to."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import torch
+
+from structops.bench.gpu_cost import geometry, kernels
+from structops.bench.gpu_cost.calls import calls_of
+from structops.bench.gpu_cost.kernels import TYPES, Call, Launch
+from structops.bench.gpu_cost.peers import peer
+from structops.testing.workloads import (
+    Cost,
+    Trial,
+    generator,
+    multiscale_roi_align,
+    ps_roi_align,
+    ps_roi_pool,
+    roi_align,
+    roi_pool,
+)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A workload to count.
+
+    Attributes:
+        outputs: elements that the instructions are divided by.
+        cost: as the workload's benchmark has it.
+        own, peer: launches of either; the peer computes in float32.
+        peer_extra: bytes that the peer moves beyond the compulsory: clearing what it adds to, copies.
+        peer_calls: launches and syncs of the peer: of the same calls made on the CPU, with few channels.
+    """
+
+    op: str
+    title: str
+    outputs: int
+    cost: Callable[[], Cost]
+    peer_cost: Callable[[], Cost]
+    own: Callable[[], list[Launch]]
+    peer: Callable[[], list[Launch]]
+    peer_extra: float
+    peer_calls: Callable[[], tuple[int, int]]
+
+
+HALF, FULL = torch.bfloat16, torch.float32
+
+
+def _pyramids() -> list[Scene]:
+    box, mask = multiscale_roi_align.BOX_HEAD, multiscale_roi_align.MASK_HEAD
+    training = multiscale_roi_align.TRAINING
+    return [
+        _pyramid(box, FULL, True, False),
+        _pyramid(box, HALF, True, False),
+        _pyramid(box, FULL, False, False),
+        _pyramid(mask, FULL, True, False),
+        _pyramid(mask, HALF, True, False),
+        _pyramid(training, FULL, True, False),
+        _pyramid(training, HALF, True, False),
+        _pyramid(training, FULL, True, True),
+        _pyramid(training, HALF, True, True),
+        _pyramid(training, FULL, False, True),
+    ]
+
+
+def _aligns() -> list[Scene]:
+    return [
+        _align(roi_align.BOX_HEAD, FULL, True, False),
+        _align(roi_align.BOX_HEAD, HALF, True, False),
+        _align(roi_align.BOX_HEAD, FULL, False, False),
+        _align(roi_align.C4_HEAD, FULL, True, False),
+        _align(roi_align.TRAINING, FULL, True, True),
+        _align(roi_align.TRAINING, HALF, True, True),
+    ]
+
+
+def _pools() -> list[Scene]:
+    return [
+        _pool(roi_align.BOX_HEAD, FULL, True, "forward"),
+        _pool(roi_align.BOX_HEAD, HALF, True, "forward"),
+        _pool(roi_align.BOX_HEAD, FULL, False, "forward"),
+        _pool(roi_pool.TWO_IMAGES, FULL, True, "training"),
+        _pool(roi_pool.TWO_IMAGES, FULL, True, "backward"),
+        _pool(roi_pool.TWO_IMAGES, HALF, True, "backward"),
+    ]
+
+
+def _position_sensitives(pooling: ps_roi_align.Pooling) -> list[Scene]:
+    return [
+        _position_sensitive(pooling, ps_roi_align.SCORES, FULL, False, False),
+        _position_sensitive(pooling, ps_roi_align.SCORES, HALF, False, False),
+        _position_sensitive(pooling, ps_roi_align.SCORES, FULL, True, False),
+        _position_sensitive(pooling, ps_roi_align.SCORES, FULL, False, True),
+    ]
+
+
+def _title(shape, kind: str, dtype: torch.dtype, channels_last: bool) -> str:
+    words = [shape.title, "" if kind == "forward" else kind]
+    return f"{' '.join(word for word in words if word)}, {roi_align.SHORT[dtype]} {'NHWC' if channels_last else 'NCHW'}"
+
+
+def _forward_kernel(call: Call, maps: str) -> str:
+    t = TYPES[call.dtype]
+    return (
+        f"roi_align_nhwc_kernel<{t}, {call.pack}, {maps}>"
+        if call.channels_last
+        else f"roi_align_nchw_kernel<{t}, {maps}>"
+    )
+
+
+def _pyramid(shape: multiscale_roi_align.Shape, dtype: torch.dtype, last: bool, backward: bool) -> Scene:
+    boxes = shape.boxes(generator(shape.title))
+    index = torch.arange(shape.images).repeat_interleave(shape.rois // shape.images)
+    rois = torch.cat([index[:, None].float(), torch.cat(boxes)], 1)
+    maps = geometry.pyramid_maps(shape, rois)
+    call = Call(shape.channels, dtype, last)
+    pixels = shape.images * sum(m.height * m.width for m in maps) * shape.channels
+    outputs = shape.rois * shape.pooled**2 * shape.channels
+
+    def cost(itemsize: int) -> Cost:
+        both = multiscale_roi_align.cost(shape, rois, itemsize, True)
+        forward = multiscale_roi_align.cost(shape, rois, itemsize, False)
+        return Cost(both.bytes - forward.bytes, both.flops - forward.flops) if backward else forward
+
+    name = f"roi_align_{'backward' if backward else 'forward'}_kernel_impl<float>"
+
+    return Scene(
+        "multiscale_roi_align",
+        _title(shape, "backward" if backward else "forward", dtype, last),
+        pixels if backward else outputs,
+        functools.partial(cost, dtype.itemsize),
+        functools.partial(cost, 4),
+        lambda: (
+            kernels.align_backward(maps, call, "multiscale_roi_bounds_kernel")
+            if backward
+            else [kernels.tabled_forward(maps, call, _forward_kernel(call, "Pyramid"), True)]
+        ),
+        lambda: peer(maps, shape.channels, name),
+        # Clears the gradients; forward: clears the result, and writes each level's RoIs into it.
+        4 * (pixels if backward else 3 * outputs),
+        functools.partial(_pyramid_calls, shape, backward),
+    )
+
+
+def _align(shape: roi_align.Shape, dtype: torch.dtype, last: bool, backward: bool) -> Scene:
+    rois = shape.rois_tensor(generator(shape.title))
+    m, call = geometry.align_map(shape, rois), Call(shape.channels, dtype, last)
+    pixels = shape.images * shape.height * shape.width * shape.channels
+    outputs = shape.rois * shape.pooled**2 * shape.channels
+    name = f"roi_align_{'backward' if backward else 'forward'}_kernel_impl<float>"
+
+    t = TYPES[dtype]
+    return Scene(
+        "roi_align",
+        _title(shape, "backward" if backward else "forward", dtype, last),
+        pixels if backward else outputs,
+        lambda: roi_align.cost(shape, rois, dtype.itemsize, backward),
+        lambda: roi_align.cost(shape, rois, 4, backward),
+        lambda: (
+            kernels.align_backward([m], call, "roi_bounds_kernel")
+            if backward
+            else [kernels.tabled_forward([m], call, _forward_kernel(call, f"OneMap<{t}> "), True)]
+        ),
+        lambda: peer([m], shape.channels, name),
+        4 * (pixels if backward else outputs),
+        functools.partial(_peer_calls, roi_align.make, replace(shape, channels=8), backward),
+    )
+
+
+def _pool(shape: roi_align.Shape, dtype: torch.dtype, last: bool, kind: str) -> Scene:
+    rois = shape.rois_tensor(generator(shape.title))
+    m, call = geometry.pool_map(shape, rois), Call(shape.channels, dtype, last)
+    pixels = shape.images * shape.height * shape.width * shape.channels
+    outputs = shape.rois * shape.pooled**2 * shape.channels
+    backward, argmax, t = kind == "backward", "true" if kind == "training" else "false", TYPES[dtype]
+    name = f"roi_pool_nhwc_kernel<{t}, {call.pack}, {argmax}>" if last else f"roi_pool_nchw_kernel<{t}, {argmax}>"
+    peer_name = f"roi_pool_{'backward' if backward else 'forward'}_kernel_impl<float>"
+
+    return Scene(
+        "roi_pool",
+        _title(shape, kind, dtype, last),
+        pixels if backward else outputs,
+        lambda: roi_pool.cost(shape, rois, dtype.itemsize, kind),
+        # Its forward writes the indices whether anybody wants them or not.
+        lambda: roi_pool.cost(shape, rois, 4, "backward" if backward else "training"),
+        lambda: kernels.pool_backward(m, call) if backward else [kernels.tabled_forward([m], call, name, False)],
+        lambda: peer([m], shape.channels, peer_name),
+        4 * (pixels if backward else 2 * outputs),
+        functools.partial(_peer_calls, roi_pool.make, replace(shape, channels=8), kind),
+    )
+
+
+def _position_sensitive(
+    pooling: ps_roi_align.Pooling, shape: ps_roi_align.Shape, dtype: torch.dtype, last: bool, backward: bool
+) -> Scene:
+    rois = shape.rois_tensor(generator(shape.title))
+    m, call = geometry.ps_map(pooling, shape, rois), Call(shape.channels, dtype, last)
+    pixels, outputs = shape.height * shape.width * shape.channels, shape.rois * shape.channels
+    name = f"{pooling.name}_{'backward' if backward else 'forward'}_kernel_impl<float>"
+    make = functools.partial(ps_roi_align.make, pooling)
+
+    return Scene(
+        pooling.name,
+        _title(shape, "backward" if backward else "forward", dtype, last),
+        pixels if backward else outputs,
+        lambda: ps_roi_align.cost(pooling, shape, rois, dtype.itemsize, backward),
+        lambda: ps_roi_align.cost(pooling, shape, rois, 4, backward),
+        lambda: kernels.ps_backward(m, call) if backward else kernels.ps_forward(m, call),
+        lambda: peer([m], shape.channels, name),
+        # The channel of each output is written and read; what is written is cleared first.
+        4 * (pixels + outputs if backward else 3 * outputs),
+        functools.partial(_peer_calls, make, replace(shape, classes=1), backward),
+    )
+
+
+@functools.cache
+def _peer_calls(make: Callable[..., Trial], shape: object, kind: str | bool) -> tuple[int, int]:
+    """Of the peer of a workload of this shape."""
+    peer = make(shape, torch.float32, "nchw", kind, "launches", torch.device("cpu")).peer
+    assert peer is not None  # whose machine code there is
+    return calls_of(peer)
+
+
+def _pyramid_calls(shape: multiscale_roi_align.Shape, backward: bool) -> tuple[int, int]:
+    """Of torchvision's ``MultiScaleRoIAlign``, whose workload's step is forward and backward."""
+    small = replace(shape, channels=8)
+    forward, step = (_peer_calls(multiscale_roi_align.make, small, step) for step in (False, True))
+    return (step[0] - forward[0], step[1] - forward[1]) if backward else forward
+
+
+OPS: dict[str, Callable[[], list[Scene]]] = {
+    "multiscale_roi_align": _pyramids,
+    "roi_align": _aligns,
+    "roi_pool": _pools,
+    "ps_roi_align": functools.partial(_position_sensitives, ps_roi_align.ALIGN),
+    "ps_roi_pool": functools.partial(_position_sensitives, ps_roi_pool.POOL),
+}
+
+
+def scenes(ops: Iterable[str] = ()) -> list[Scene]:
+    """Those of some ops; of all when none is named."""
+    chosen = set(ops) or OPS.keys()
+    return [scene for op, draw in OPS.items() if op in chosen for scene in draw()]

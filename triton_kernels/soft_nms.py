@@ -107,9 +107,9 @@ def soft_nms_kernel(
                 touched = (intersection > 0.0) & (iou > 0.0)
             score = tl.where(touched, tl.where(weight > 0.0, score * weight, 0.0), score)
             score = tl.where(alive, score, 0.0)
-            # Nobody else reads it: the same thread loads it in the next step.
             tl.store(scores + place, score, mask=place < end)
             best_score, best = _best(tl.where(score > score_limit, score, 0.0), place, best_score, best)
+        tl.debug_barrier()  # whichever thread loads a score in the next step, it is the one stored in this
         taken += 1
 
 

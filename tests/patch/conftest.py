@@ -39,7 +39,8 @@ def state() -> tuple[list[str], list[str], list[dict[str, object]], object]:
         for key, value in list(vars(module).items())
         if any(value is theirs for theirs, _ in PAIRS)
     )
-    methods = [dict(vars(owner)) for owner, _, _ in METHODS]
+    # Without what Python adds to a class of its own accord, when TorchScript asks for its annotations.
+    methods = [{k: v for k, v in vars(owner).items() if k != "__annotations__"} for owner, _, _ in METHODS]
     return tables, bindings, methods, sys.modules["torchvision.ops.roi_align"]._roi_align
 
 

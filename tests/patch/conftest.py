@@ -44,6 +44,11 @@ def state() -> tuple[list[str], list[str], list[dict[str, object]], object]:
     return tables, bindings, methods, sys.modules["torchvision.ops.roi_align"]._roi_align
 
 
+def code_of(graph: object) -> str:
+    """A TorchScript graph without its comments, which name the file that a method was found in."""
+    return "\n".join(line.split(" # ")[0] for line in str(graph).splitlines())
+
+
 def is_patched() -> bool:
     kernels = [torch.library.get_kernel(f"torchvision::{op}", "CPU") for op in OPS_PATCHED]
     found = {"integrations" in repr(kernel) for kernel in kernels}

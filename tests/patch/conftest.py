@@ -39,7 +39,8 @@ def state() -> tuple[list[str], list[str], list[dict[str, object]], object]:
         for key, value in list(vars(module).items())
         if any(value is theirs for theirs, _ in PAIRS)
     )
-    methods = [dict(vars(owner)) for owner, _, _ in METHODS]
+    # Methods alone: TorchScript gives a class annotations when it first looks at it.
+    methods = [{name: value for name, value in vars(owner).items() if callable(value)} for owner, _, _ in METHODS]
     return tables, bindings, methods, sys.modules["torchvision.ops.roi_align"]._roi_align
 
 

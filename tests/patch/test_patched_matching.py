@@ -95,7 +95,7 @@ def test_scripted_is_torchvisions(ran):
     with structops.patch():
         scripted = torch.jit.script(model)
         assert all(torch.equal(loss, expected[name]) for name, loss in model(pictures, targets).items())
-    assert ran == ["match_boxes"]
+    assert "match_boxes" in ran
     assert "structops" not in code_of(scripted.inlined_graph)
     found, _ = scripted(pictures, targets)
     assert all(torch.equal(loss, expected[name]) for name, loss in found.items())

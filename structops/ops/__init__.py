@@ -2,6 +2,7 @@
 
 from structops.ops.anchors import default_boxes, generate_anchors, yolo_grid
 from structops.ops.box_coding import decode_boxes, encode_boxes
+from structops.ops.box_convert import box_convert, clip_boxes
 from structops.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from structops.ops.box_iou_rotated import box_iou_rotated
 from structops.ops.generate_proposals import generate_proposals
@@ -26,8 +27,10 @@ from structops.ops.soft_nms import soft_nms
 __all__ = [
     "batched_nms",
     "batched_nms_rotated",
+    "box_convert",
     "box_iou",
     "box_iou_rotated",
+    "clip_boxes",
     "complete_box_iou",
     "decode_boxes",
     "default_boxes",

@@ -94,7 +94,7 @@ def test_scripted_is_torchvisions(ran):
     expected = model(pictures, targets)
     with structops.patch():
         scripted = torch.jit.script(model)
-        assert all(torch.equal(loss, expected[name]) for name, loss in model(pictures, targets).items())
+        torch.testing.assert_close(model(pictures, targets), expected)  # the focal loss is structops' too
     assert "match_boxes" in ran
     assert "structops" not in code_of(scripted.inlined_graph)
     found, _ = scripted(pictures, targets)

@@ -51,9 +51,6 @@ def matrix_nms(
             ``kernel``, or a ``sigma`` that is not positive and finite.
     """
     require(kernel in KERNELS, lambda: f"{NAME}: kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
-    # Detached: torch takes floating results of an op without a formula to carry a gradient, until it is asked for.
-    boxes, ious = (t if t is None else t.detach() for t in (boxes, ious))
-    scores = scores.detach()
     return _matrix_nms(scores, boxes, ious, idxs, KERNELS.index(kernel), sigma)
 
 

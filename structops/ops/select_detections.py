@@ -121,12 +121,12 @@ def select_detections(
     if centerness is not None and centerness.dim() == 3:
         centerness = centerness.squeeze(2)
     return _select_detections(
-        class_scores.detach(),
-        box_deltas.detach(),
-        boxes.detach(),
+        class_scores,
+        box_deltas,
+        boxes,
         image_sizes,
         valid,
-        None if centerness is None else centerness.detach(),
+        centerness,
         [] if levels is None else list(levels),
         activation == "sigmoid",
         -1 if background is None else background,

@@ -59,8 +59,6 @@ def soft_nms(
     """
     require(method in METHODS, lambda: f"{NAME}: method must be one of {', '.join(METHODS)}, got {method!r}")
     most = scores.shape[0] if max_output is None and scores.dim() == 1 else max_output or 0
-    # Detached: torch takes floating results of an op without a formula to carry a gradient, until it is asked for.
-    boxes, scores = boxes.detach(), scores.detach()
     return _soft_nms(boxes, scores, idxs, iou_threshold, METHODS.index(method), sigma, score_threshold, most)
 
 

@@ -13,7 +13,7 @@ GridLevels levels_of(const Grids& grids) {
 }
 
 Tensor rows_on_cpu(int64_t rows, int64_t columns, ScalarType type, const Tensor& like) {
-  Tensor out = empty_rows(rows, columns, type, like);
+  Tensor out = empty({rows, columns}, type, like);
   cpu::advise_huge_pages(out.mutable_data_ptr(), out.numel() * out.element_size());
   return out;
 }
@@ -36,13 +36,12 @@ Tensor generate_anchors(const std::vector<Tensor>& cell_anchors, const std::vect
 Tensor default_boxes(const std::vector<Tensor>& wh_pairs, const std::vector<int64_t>& grid_sizes,
                      const std::vector<int64_t>& image_size, const std::vector<double>& steps, bool clip) {
   check_default_boxes(wh_pairs, grid_sizes, image_size, steps);
-  const ScalarType type = default_box_type(wh_pairs[0].scalar_type());
+  const ScalarType type = wide_type(wh_pairs[0]);  // half a pixel is lost at 1000 pixels in a half
   Grids grids(wh_pairs, type, grid_sizes, {});
   grids.set_divisors(image_size, steps);
   Tensor out = rows_on_cpu(grids.rows(), 4, type, wh_pairs[0]);
   const auto run = [&]<class T>(T) {
-    cpu::default_boxes(levels_of(grids), image_size[0], image_size[1], clip, static_cast<T*>(out.mutable_data_ptr()),
-                       parallel_for);
+    cpu::default_boxes(levels_of(grids), image_size[0], image_size[1], clip, mutable_data<T>(out), parallel_for);
   };
   type == ScalarType::Double ? run(double()) : run(float());
   return out;

@@ -22,11 +22,11 @@ Tensor generate_anchors(const std::vector<Tensor>& cell_anchors, const std::vect
   const Tensor& first = cell_anchors[0];
   const DeviceGuard guard(first.get_device_index());
   const Grids grids(cell_anchors, first.scalar_type(), grid_sizes, strides);
-  Tensor out = empty_rows(grids.rows(), 4, first.scalar_type(), first);
+  Tensor out = empty({grids.rows(), 4}, first.scalar_type(), first);
   STRUCTOPS_DISPATCH_FLOATING(first.scalar_type(), op, [&] {
     using T = cuda::DeviceType<scalar_t>;
-    STD_CUDA_CHECK(cuda::generate_anchors(cells_of(grids), grids.geometry.data(), grids.size(),
-                                          static_cast<T*>(out.mutable_data_ptr()), cuda::current_stream(first)));
+    STD_CUDA_CHECK(cuda::generate_anchors(cells_of(grids), grids.geometry.data(), grids.size(), mutable_data<T>(out),
+                                          cuda::current_stream(first)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return out;
@@ -37,13 +37,13 @@ Tensor default_boxes(const std::vector<Tensor>& wh_pairs, const std::vector<int6
   check_default_boxes(wh_pairs, grid_sizes, image_size, steps);
   const Tensor& first = wh_pairs[0];
   const DeviceGuard guard(first.get_device_index());
-  const ScalarType type = default_box_type(first.scalar_type());
+  const ScalarType type = wide_type(first);  // half a pixel is lost at 1000 pixels in a half
   Grids grids(wh_pairs, type, grid_sizes, {});
   grids.set_divisors(image_size, steps);
-  Tensor out = empty_rows(grids.rows(), 4, type, first);
+  Tensor out = empty({grids.rows(), 4}, type, first);
   const auto run = [&]<class T>(T) {
     STD_CUDA_CHECK(cuda::default_boxes(cells_of(grids), grids.geometry.data(), grids.divisors_or_null(), grids.size(),
-                                       image_size[0], image_size[1], clip, static_cast<T*>(out.mutable_data_ptr()),
+                                       image_size[0], image_size[1], clip, mutable_data<T>(out),
                                        cuda::current_stream(first)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   };
@@ -59,11 +59,11 @@ Tensor yolo_grid(const Tensor& like, const std::vector<int64_t>& grid_sizes, con
   check_strides(op, grid_sizes.size() / 2, strides);
   const DeviceGuard guard(like.get_device_index());
   const Grids grids({}, like.scalar_type(), grid_sizes, strides);
-  Tensor out = empty_rows(grids.rows(), with_stride ? 4 : 2, like.scalar_type(), like);
+  Tensor out = empty({grids.rows(), with_stride ? 4 : 2}, like.scalar_type(), like);
   STRUCTOPS_DISPATCH_FLOATING(like.scalar_type(), op, [&] {
     using T = cuda::DeviceType<scalar_t>;
-    STD_CUDA_CHECK(cuda::yolo_grid(grids.geometry.data(), grids.size(), offset, with_stride,
-                                   static_cast<T*>(out.mutable_data_ptr()), cuda::current_stream(like)));
+    STD_CUDA_CHECK(cuda::yolo_grid(grids.geometry.data(), grids.size(), offset, with_stride, mutable_data<T>(out),
+                                   cuda::current_stream(like)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return out;

@@ -45,8 +45,7 @@ inline void check_cells(const char* op, const char* name, const std::vector<Tens
 }
 
 inline void check_like(const char* op, const Tensor& like, double offset) {
-  STRUCTOPS_CHECK(is_floating(like.scalar_type()), op, ": like must be float16, bfloat16, float32 or float64, got ",
-                  torch::headeronly::toString(like.scalar_type()));
+  check_floating(op, "like", like);
   STRUCTOPS_CHECK(std::abs(offset) < double(kMaxGridSide), op, ": offset must be finite and below 2^24, got ", offset);
 }
 
@@ -104,14 +103,5 @@ struct Grids {
   }
   const double* divisors_or_null() const { return divisors.empty() ? nullptr : divisors.data(); }
 };
-
-inline Tensor empty_rows(int64_t rows, int64_t columns, ScalarType type, const Tensor& like) {
-  return torch::stable::empty({rows, columns}, type, std::nullopt, like.device());
-}
-
-// Default boxes are float32 at least: half a pixel is lost at 1000 pixels in a half.
-inline ScalarType default_box_type(ScalarType type) {
-  return type == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
 
 }  // namespace structops

@@ -52,7 +52,7 @@ struct AnchorRow {
   using Stored = R;
   static constexpr int kColumns = 4;
 
-  STRUCTOPS_BOX_FUNCTION BoxOf<T> operator()(const GridLevel& l, int64_t y, int64_t x, int64_t cell) const {
+  STRUCTOPS_HOST_DEVICE BoxOf<T> operator()(const GridLevel& l, int64_t y, int64_t x, int64_t cell) const {
     const R* c = static_cast<const R*>(l.data) + cell * 4;
     const BoxOf<T> base{Round::up(c[0]), Round::up(c[1]), Round::up(c[2]), Round::up(c[3])};
     return anchor_at(base, Round::to_stored(static_cast<T>(x * l.stride_x)),
@@ -69,7 +69,7 @@ struct DefaultBoxRow {
   bool clip;
 
   // Centres are divided in float whatever T is, as torchvision does, and boxes scaled to pixels at the end.
-  STRUCTOPS_BOX_FUNCTION BoxOf<T> operator()(const GridLevel& l, int64_t y, int64_t x, int64_t cell) const {
+  STRUCTOPS_HOST_DEVICE BoxOf<T> operator()(const GridLevel& l, int64_t y, int64_t x, int64_t cell) const {
     const T* pair = static_cast<const T*>(l.data) + cell * 2;
     const T width = clip ? clamp_keeping_nan(pair[0], T(0), T(1)) : pair[0];
     const T height = clip ? clamp_keeping_nan(pair[1], T(0), T(1)) : pair[1];
@@ -87,7 +87,7 @@ struct PointRow {
   static constexpr int kColumns = kColumns_;
   T offset;
 
-  STRUCTOPS_BOX_FUNCTION BoxOf<T> operator()(const GridLevel& l, int64_t y, int64_t x, int64_t) const {
+  STRUCTOPS_HOST_DEVICE BoxOf<T> operator()(const GridLevel& l, int64_t y, int64_t x, int64_t) const {
     const T stride_x = static_cast<T>(l.stride_x), stride_y = static_cast<T>(l.stride_y);
     return {(static_cast<T>(x) + offset) * stride_x, (static_cast<T>(y) + offset) * stride_y, stride_x, stride_y};
   }

@@ -19,13 +19,13 @@ auto arguments() {
 
 Tensor code(const char* op, const char* name, const Tensor& in, const Tensor& anchors, const CodingOptions& o) {
   const CodingParams p = check_coding(op, name, in, anchors, o);
-  const ScalarType type = coding_type(in, anchors);
-  Tensor out = torch::stable::empty({in.size(0), in.size(1), 4}, type, std::nullopt, in.device());
+  const ScalarType type = wide_type(in, anchors);
+  Tensor out = empty({in.size(0), in.size(1), 4}, type, in);
   if (out.numel() == 0) return out;
   cpu::advise_huge_pages(out.mutable_data_ptr(), out.numel() * out.element_size());
   const auto run = [&]<class T>(T) {
     CodingTensors<T> t(p, o.decode, in, anchors, type, arguments<T>());
-    cpu::code_boxes(p, o.decode, data<T>(t.in), data<T>(t.anchors), t.curves(), data<T>(out), parallel_for);
+    cpu::code_boxes(p, o.decode, data<T>(t.in), data<T>(t.anchors), t.curves(), mutable_data<T>(out), parallel_for);
   };
   type == ScalarType::Double ? run(double()) : run(float());
   return out;
@@ -34,14 +34,14 @@ Tensor code(const char* op, const char* name, const Tensor& in, const Tensor& an
 std::tuple<Tensor, Tensor> code_backward(const char* op, const char* name, const Tensor& grad, const Tensor& in,
                                          const Tensor& anchors, const CodingOptions& o) {
   const CodingParams p = check_coding(op, name, in, anchors, o);
-  const ScalarType type = coding_type(in, anchors);
+  const ScalarType type = wide_type(in, anchors);
   check_coding_grad(op, grad, in, type);
   const Tensor incoming = dense(grad, type);
   const auto run = [&]<class T>(T) -> std::tuple<Tensor, Tensor> {
     CodingTensors<T> t(p, o.decode, in, anchors, type, arguments<T>());
     Tensor grad_in = torch::stable::empty_like(t.in), grad_anchors = torch::stable::empty_like(t.anchors);
     cpu::code_boxes_backward(p, o.decode, data<T>(incoming), data<T>(t.in), data<T>(t.anchors), t.curves(),
-                             data<T>(grad_in), data<T>(grad_anchors), parallel_for);
+                             mutable_data<T>(grad_in), mutable_data<T>(grad_anchors), parallel_for);
     return {dense(grad_in, in.scalar_type()), dense(grad_anchors, anchors.scalar_type())};
   };
   return type == ScalarType::Double ? run(double()) : run(float());

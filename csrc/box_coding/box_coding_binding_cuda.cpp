@@ -23,12 +23,13 @@ Tensor code(const char* op, const char* name, const Tensor& in, const Tensor& an
   const CodingParams p = check_coding(op, name, in, anchors, o);
   const DeviceGuard guard(in.get_device_index());
   const cudaStream_t stream = cuda::current_stream(in);
-  const ScalarType type = coding_type(in, anchors);
-  Tensor out = torch::stable::empty({in.size(0), in.size(1), 4}, type, std::nullopt, in.device());
+  const ScalarType type = wide_type(in, anchors);
+  Tensor out = empty({in.size(0), in.size(1), 4}, type, in);
   if (out.numel() == 0) return out;
   const auto run = [&]<class T>(T) {
     CodingTensors<T> t(p, o.decode, in, anchors, type, arguments<T>(stream));
-    STD_CUDA_CHECK(cuda::code_boxes(p, o.decode, data<T>(t.in), data<T>(t.anchors), t.curves(), data<T>(out), stream));
+    STD_CUDA_CHECK(
+        cuda::code_boxes(p, o.decode, data<T>(t.in), data<T>(t.anchors), t.curves(), mutable_data<T>(out), stream));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   };
   type == ScalarType::Double ? run(double()) : run(float());
@@ -40,14 +41,15 @@ std::tuple<Tensor, Tensor> code_backward(const char* op, const char* name, const
   const CodingParams p = check_coding(op, name, in, anchors, o);
   const DeviceGuard guard(in.get_device_index());
   const cudaStream_t stream = cuda::current_stream(in);
-  const ScalarType type = coding_type(in, anchors);
+  const ScalarType type = wide_type(in, anchors);
   check_coding_grad(op, grad, in, type);
   const Tensor incoming = dense(grad, type);
   const auto run = [&]<class T>(T) -> std::tuple<Tensor, Tensor> {
     CodingTensors<T> t(p, o.decode, in, anchors, type, arguments<T>(stream));
     Tensor grad_in = torch::stable::empty_like(t.in), grad_anchors = torch::stable::empty_like(t.anchors);
     STD_CUDA_CHECK(cuda::code_boxes_backward(p, o.decode, data<T>(incoming), data<T>(t.in), data<T>(t.anchors),
-                                             t.curves(), data<T>(grad_in), data<T>(grad_anchors), stream));
+                                             t.curves(), mutable_data<T>(grad_in), mutable_data<T>(grad_anchors),
+                                             stream));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
     return {dense(grad_in, in.scalar_type()), dense(grad_anchors, anchors.scalar_type())};
   };

@@ -14,31 +14,31 @@ struct Curve {
 
 // From exp(-x). torch's own sigmoid is not used: on a CPU its last bit depends on where in a tensor an element lies.
 template <class T>
-STRUCTOPS_BOX_FUNCTION T sigmoid_of(T e) {
+STRUCTOPS_HOST_DEVICE T sigmoid_of(T e) {
   return T(1) / (T(1) + e);
 }
 
 template <class T>
-STRUCTOPS_BOX_FUNCTION CentreSize<T> anchor_of(Coding coding, const BoxOf<T>& b) {
+STRUCTOPS_HOST_DEVICE CentreSize<T> anchor_of(Coding coding, const BoxOf<T>& b) {
   return coding == Coding::distances || coding == Coding::pixel_distances ? middle_size(b) : centre_size(b);
 }
 
 // As torch.clamp(max=high): NaN stays.
 template <class T>
-STRUCTOPS_BOX_FUNCTION T at_most(T v, T high) {
+STRUCTOPS_HOST_DEVICE T at_most(T v, T high) {
   return v > high ? high : v;
 }
 
 template <class T>
-STRUCTOPS_BOX_FUNCTION Curve<T> decode_arguments(const CodingParams& p, const BoxOf<T>& code) {
+STRUCTOPS_HOST_DEVICE Curve<T> decode_arguments(const CodingParams& p, const BoxOf<T>& code) {
   const T clip = static_cast<T>(p.clip);
   if (p.coding == Coding::cells) return {-code.x1, -code.y1, at_most(code.x2, clip), at_most(code.y2, clip)};
   return {T(0), T(0), at_most(code.x2 / T(p.weights[2]), clip), at_most(code.y2 / T(p.weights[3]), clip)};
 }
 
 template <class T>
-STRUCTOPS_BOX_FUNCTION BoxOf<T> decode(const CodingParams& p, const CentreSize<T>& anchor, const BoxOf<T>& code,
-                                       const Curve<T>& e) {
+STRUCTOPS_HOST_DEVICE BoxOf<T> decode(const CodingParams& p, const CentreSize<T>& anchor, const BoxOf<T>& code,
+                                      const Curve<T>& e) {
   switch (p.coding) {
     case Coding::deltas:
       return decode_deltas(anchor, code.x1 / T(p.weights[0]), code.y1 / T(p.weights[1]), e.width, e.height);
@@ -51,9 +51,8 @@ STRUCTOPS_BOX_FUNCTION BoxOf<T> decode(const CodingParams& p, const CentreSize<T
 
 // What the gradient g of a decoded box gives to its code; that of its anchor's centre and size is added to to_anchor.
 template <class T>
-STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_gradient(const CodingParams& p, const CentreSize<T>& anchor,
-                                                const BoxOf<T>& code, const Curve<T>& e, const BoxOf<T>& g,
-                                                CentreSize<T>& to_anchor) {
+STRUCTOPS_HOST_DEVICE BoxOf<T> decode_gradient(const CodingParams& p, const CentreSize<T>& anchor, const BoxOf<T>& code,
+                                               const Curve<T>& e, const BoxOf<T>& g, CentreSize<T>& to_anchor) {
   const T to_x = g.x1 + g.x2, to_y = g.y1 + g.y2;
   to_anchor.x += to_x;
   to_anchor.y += to_y;
@@ -80,8 +79,8 @@ STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_gradient(const CodingParams& p, const Cen
 }
 
 template <class T>
-STRUCTOPS_BOX_FUNCTION Curve<T> encode_arguments(const CodingParams& p, const CentreSize<T>& anchor,
-                                                 const BoxOf<T>& box) {
+STRUCTOPS_HOST_DEVICE Curve<T> encode_arguments(const CodingParams& p, const CentreSize<T>& anchor,
+                                                const BoxOf<T>& box) {
   const CentreSize<T> b = centre_size(box);
   Curve<T> out{T(0), T(0), b.width / anchor.width, b.height / anchor.height};
   if (p.coding == Coding::cells) {
@@ -94,8 +93,8 @@ STRUCTOPS_BOX_FUNCTION Curve<T> encode_arguments(const CodingParams& p, const Ce
 }
 
 template <class T>
-STRUCTOPS_BOX_FUNCTION BoxOf<T> encode(const CodingParams& p, const CentreSize<T>& anchor, const BoxOf<T>& box,
-                                       const Curve<T>& l) {
+STRUCTOPS_HOST_DEVICE BoxOf<T> encode(const CodingParams& p, const CentreSize<T>& anchor, const BoxOf<T>& box,
+                                      const Curve<T>& l) {
   if (p.coding == Coding::cells) return {l.x, l.y, l.width, l.height};
   if (p.coding == Coding::deltas) {
     const CentreSize<T> b = centre_size(box);
@@ -109,8 +108,8 @@ STRUCTOPS_BOX_FUNCTION BoxOf<T> encode(const CodingParams& p, const CentreSize<T
 
 // What the gradient g of a code gives to its box; that of its anchor's centre and size is added to to_anchor.
 template <class T>
-STRUCTOPS_BOX_FUNCTION BoxOf<T> encode_gradient(const CodingParams& p, const CentreSize<T>& anchor, const BoxOf<T>& box,
-                                                const BoxOf<T>& g, CentreSize<T>& to_anchor) {
+STRUCTOPS_HOST_DEVICE BoxOf<T> encode_gradient(const CodingParams& p, const CentreSize<T>& anchor, const BoxOf<T>& box,
+                                               const BoxOf<T>& g, CentreSize<T>& to_anchor) {
   if (!has_sizes(p.coding)) {
     if (p.coding == Coding::pixel_distances) {
       to_anchor.x += g.x1 - g.x2;
@@ -150,12 +149,12 @@ STRUCTOPS_BOX_FUNCTION BoxOf<T> encode_gradient(const CodingParams& p, const Cen
 
 // The gradient of an anchor's centre and size as that of its corners.
 template <class T>
-STRUCTOPS_BOX_FUNCTION BoxOf<T> anchor_gradient(const CentreSize<T>& to) {
+STRUCTOPS_HOST_DEVICE BoxOf<T> anchor_gradient(const CentreSize<T>& to) {
   return {T(0.5) * to.x - to.width, T(0.5) * to.y - to.height, T(0.5) * to.x + to.width, T(0.5) * to.y + to.height};
 }
 
 template <class T>
-STRUCTOPS_BOX_FUNCTION Curve<T> curve_at(const Curves<T>& c, int64_t i) {
+STRUCTOPS_HOST_DEVICE Curve<T> curve_at(const Curves<T>& c, int64_t i) {
   Curve<T> found{};
   if (c.offsets != nullptr) found.x = c.offsets[2 * i], found.y = c.offsets[2 * i + 1];
   if (c.sizes != nullptr) found.width = c.sizes[2 * i], found.height = c.sizes[2 * i + 1];
@@ -163,33 +162,33 @@ STRUCTOPS_BOX_FUNCTION Curve<T> curve_at(const Curves<T>& c, int64_t i) {
 }
 
 template <class T>
-STRUCTOPS_BOX_FUNCTION BoxOf<T> box_at(const T* boxes, int64_t i) {
+STRUCTOPS_HOST_DEVICE BoxOf<T> box_at(const T* boxes, int64_t i) {
   return {boxes[4 * i], boxes[4 * i + 1], boxes[4 * i + 2], boxes[4 * i + 3]};
 }
 template <class T>
-STRUCTOPS_BOX_FUNCTION void put_box(T* boxes, int64_t i, const BoxOf<T>& b) {
+STRUCTOPS_HOST_DEVICE void put_box(T* boxes, int64_t i, const BoxOf<T>& b) {
   boxes[4 * i] = b.x1, boxes[4 * i + 1] = b.y1, boxes[4 * i + 2] = b.x2, boxes[4 * i + 3] = b.y2;
 }
 
 // Code or box i of all, with its anchor.
 template <bool kDecode, class T>
-STRUCTOPS_BOX_FUNCTION void put_arguments(const CodingParams& p, const T* in, const CentreSize<T>& anchor, int64_t i,
-                                          const Curves<T>& to) {
+STRUCTOPS_HOST_DEVICE void put_arguments(const CodingParams& p, const T* in, const CentreSize<T>& anchor, int64_t i,
+                                         const Curves<T>& to) {
   const BoxOf<T> one = box_at(in, i);
   const Curve<T> c = kDecode ? decode_arguments(p, one) : encode_arguments(p, anchor, one);
   if (to.offsets != nullptr) to.offsets[2 * i] = c.x, to.offsets[2 * i + 1] = c.y;
   if (to.sizes != nullptr) to.sizes[2 * i] = c.width, to.sizes[2 * i + 1] = c.height;
 }
 template <bool kDecode, class T>
-STRUCTOPS_BOX_FUNCTION void put_coded(const CodingParams& p, const T* in, const CentreSize<T>& anchor,
-                                      const Curves<T>& values, int64_t i, T* out) {
+STRUCTOPS_HOST_DEVICE void put_coded(const CodingParams& p, const T* in, const CentreSize<T>& anchor,
+                                     const Curves<T>& values, int64_t i, T* out) {
   const BoxOf<T> one = box_at(in, i);
   const Curve<T> c = curve_at(values, i);
   put_box(out, i, kDecode ? decode(p, anchor, one, c) : encode(p, anchor, one, c));
 }
 template <bool kDecode, class T>
-STRUCTOPS_BOX_FUNCTION void put_gradient(const CodingParams& p, const T* grad, const T* in, const CentreSize<T>& anchor,
-                                         const Curves<T>& values, int64_t i, T* grad_in, CentreSize<T>& to_anchor) {
+STRUCTOPS_HOST_DEVICE void put_gradient(const CodingParams& p, const T* grad, const T* in, const CentreSize<T>& anchor,
+                                        const Curves<T>& values, int64_t i, T* grad_in, CentreSize<T>& to_anchor) {
   const BoxOf<T> one = box_at(in, i), g = box_at(grad, i);
   put_box(grad_in, i,
           kDecode ? decode_gradient(p, anchor, one, curve_at(values, i), g, to_anchor)

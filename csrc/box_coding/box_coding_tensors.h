@@ -1,11 +1,9 @@
-// What the CPU and the CUDA binding of box coding share: checks, types, and torch's exp and log.
+// What the CPU and the CUDA binding of box coding share: checks, operands, and torch's exp and log.
 #pragma once
-#include <array>
-#include <optional>
 #include <vector>
 
 #include "box_coding/box_coding.h"
-#include "common/tensor.h"
+#include "common/aten.h"
 
 namespace structops {
 
@@ -23,10 +21,8 @@ inline CodingParams check_coding(const char* op, const char* name, const Tensor&
                   in.dim() == 3 ? " with a wrong last size" : "");
   STRUCTOPS_CHECK(anchors.dim() == 2 && anchors.size(1) == 4, op, ": anchors must be [A, 4], got ", anchors.dim(),
                   " dimensions", anchors.dim() == 2 ? " with a wrong second size" : "");
-  for (const auto& [what, t] : {std::pair<const char*, const Tensor&>{name, in}, {"anchors", anchors}})
-    STRUCTOPS_CHECK(is_floating(t.scalar_type()), op, ": ", what,
-                    " must be float16, bfloat16, float32 or float64, got ",
-                    torch::headeronly::toString(t.scalar_type()));
+  check_floating(op, name, in);
+  check_floating(op, "anchors", anchors);
   STRUCTOPS_CHECK(in.device() == anchors.device(), op, ": anchors must be on the same device as ", name);
   const int64_t rows = in.size(0), count = anchors.size(0);
   STRUCTOPS_CHECK(count > 0 ? rows % count == 0 : rows == 0, op, ": the rows of ", name,
@@ -38,12 +34,6 @@ inline CodingParams check_coding(const char* op, const char* name, const Tensor&
   return p;
 }
 
-// Halves are coded in float32.
-inline ScalarType coding_type(const Tensor& in, const Tensor& anchors) {
-  const bool any_double = in.scalar_type() == ScalarType::Double || anchors.scalar_type() == ScalarType::Double;
-  return any_double ? ScalarType::Double : ScalarType::Float;
-}
-
 inline void check_coding_grad(const char* op, const Tensor& grad, const Tensor& in, ScalarType type) {
   bool same = grad.dim() == 3;
   for (int64_t i = 0; same && i < 3; ++i) same = grad.size(i) == in.size(i);
@@ -51,20 +41,6 @@ inline void check_coding_grad(const char* op, const Tensor& grad, const Tensor& 
   STRUCTOPS_CHECK(grad.scalar_type() == type, op, ": grad must be of the result's type, got ",
                   torch::headeronly::toString(grad.scalar_type()));
   STRUCTOPS_CHECK(grad.device() == in.device(), op, ": grad must be on the same device as what is coded");
-}
-
-inline Tensor dense(const Tensor& t, ScalarType type) {
-  const Tensor converted = t.scalar_type() == type ? t : torch::stable::to(t, type);
-  return converted.is_contiguous() ? converted : torch::stable::contiguous(converted);
-}
-
-template <class T>
-const T* data(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
-template <class T>
-T* data(Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
 }
 
 // Dense operands of one type, and the exponentials or logarithms for them.
@@ -78,17 +54,14 @@ class CodingTensors {
       : in(dense(in, type)), anchors(dense(anchors, type)) {
     if (!has_sizes(p.coding) || this->in.numel() == 0) return;
     has_offsets_ = has_offsets(p.coding);
-    values_ = torch::stable::empty({1 + has_offsets_, this->in.numel() / 2}, type, std::nullopt, in.device());
+    values_ = empty({1 + has_offsets_, this->in.numel() / 2}, type, in);
     arguments(p, decode, data<T>(this->in), data<T>(this->anchors), curves());
     // torch's own: no other rounds alike in the last bit.
-    std::array<StableIValue, 1> stack{torch::stable::detail::from(*values_)};
-    TORCH_ERROR_CODE_CHECK(
-        torch_call_dispatcher(decode ? "aten::exp" : "aten::log", "", stack.data(), TORCH_ABI_VERSION));
-    values_ = torch::stable::detail::to<Tensor>(stack[0]);
+    values_ = call_aten(decode ? "aten::exp" : "aten::log", "", *values_);
   }
   Curves<T> curves() {
     if (!values_) return {nullptr, nullptr};
-    T* sizes = data<T>(*values_);
+    T* sizes = mutable_data<T>(*values_);
     return {has_offsets_ ? sizes + in.numel() / 2 : nullptr, sizes};
   }
 
@@ -96,7 +69,7 @@ class CodingTensors {
 
  private:
   bool has_offsets_ = false;
-  std::optional<Tensor> values_;  // [1 or 2, R * C * 2]: the sizes, then the offsets
+  OptionalTensor values_;  // [1 or 2, R * C * 2]: the sizes, then the offsets
 };
 
 }  // namespace structops

@@ -10,13 +10,13 @@ namespace {
 
 Tensor box_iou(const Tensor& boxes1, const Tensor& boxes2, int64_t kind, int64_t fmt, bool elementwise, double eps) {
   const BoxIouParams p = check_box_iou("box_iou", boxes1, boxes2, kind, fmt, elementwise, eps);
-  const ScalarType type = box_iou_type(boxes1, boxes2);
+  const ScalarType type = wide_type(boxes1, boxes2);
   Tensor output = empty_iou(p, boxes1, type, elementwise);
   if (output.numel() == 0) return output;
   cpu::advise_huge_pages(output.mutable_data_ptr(), output.numel() * output.element_size());
   const auto run = [&]<class T>(T) {
     const BoxTensors<T> sets(p, boxes1, boxes2, type, cpu::box_ratios<T>);
-    (elementwise ? cpu::box_iou_rows<T> : cpu::box_iou<T>)(p, sets.pointers(), data<T>(output), parallel_for);
+    (elementwise ? cpu::box_iou_rows<T> : cpu::box_iou<T>)(p, sets.pointers(), mutable_data<T>(output), parallel_for);
   };
   type == ScalarType::Double ? run(double()) : run(float());
   return output;
@@ -25,7 +25,7 @@ Tensor box_iou(const Tensor& boxes1, const Tensor& boxes2, int64_t kind, int64_t
 std::tuple<Tensor, Tensor> box_iou_backward(const Tensor& grad, const Tensor& boxes1, const Tensor& boxes2,
                                             int64_t kind, int64_t fmt, bool elementwise, double eps) {
   const BoxIouParams p = check_box_iou("box_iou_backward", boxes1, boxes2, kind, fmt, elementwise, eps);
-  const ScalarType type = box_iou_type(boxes1, boxes2);
+  const ScalarType type = wide_type(boxes1, boxes2);
   check_box_iou_grad("box_iou_backward", grad, boxes1, p, type, elementwise);
   const Tensor incoming = dense(grad, type);
   const auto run = [&]<class T>(T) -> std::tuple<Tensor, Tensor> {
@@ -33,8 +33,8 @@ std::tuple<Tensor, Tensor> box_iou_backward(const Tensor& grad, const Tensor& bo
     Tensor grad1 = torch::stable::empty_like(sets.boxes1), grad2 = torch::stable::empty_like(sets.boxes2);
     if (grad1.numel() + grad2.numel() > 0)
       (elementwise ? cpu::box_iou_rows_backward<T> : cpu::box_iou_backward<T>)(p, data<T>(incoming), sets.pointers(),
-                                                                               data<T>(grad1), data<T>(grad2),
-                                                                               parallel_for);
+                                                                               mutable_data<T>(grad1),
+                                                                               mutable_data<T>(grad2), parallel_for);
     return {dense(grad1, boxes1.scalar_type()), dense(grad2, boxes2.scalar_type())};
   };
   return type == ScalarType::Double ? run(double()) : run(float());

@@ -1,10 +1,9 @@
-// What the CPU and the CUDA binding of box_iou share: checks, parameters, and the types that boxes are compared in.
+// What the CPU and the CUDA binding of box_iou share: checks, parameters, and operands.
 #pragma once
-#include <array>
-#include <optional>
+#include <utility>
 
 #include "box_iou/box_iou.h"
-#include "common/tensor.h"
+#include "common/aten.h"
 
 namespace structops {
 
@@ -15,9 +14,7 @@ inline BoxIouParams check_box_iou(const char* op, const Tensor& boxes1, const Te
   for (const auto& [name, t] : {std::pair<const char*, const Tensor&>{"boxes1", boxes1}, {"boxes2", boxes2}}) {
     STRUCTOPS_CHECK(t.dim() == rank && t.size(rank - 1) == 4, op, ": ", name, " must be ", shape, ", got ", t.dim(),
                     " dimensions", t.dim() == rank ? " with a wrong last size" : "");
-    STRUCTOPS_CHECK(is_floating(t.scalar_type()), op, ": ", name,
-                    " must be float16, bfloat16, float32 or float64, got ",
-                    torch::headeronly::toString(t.scalar_type()));
+    check_floating(op, name, t);
   }
   STRUCTOPS_CHECK(boxes1.device() == boxes2.device(), op, ": boxes2 must be on the same device as boxes1");
   STRUCTOPS_CHECK(boxes1.size(0) == boxes2.size(0), op, ": boxes1 and boxes2 must have the same ",
@@ -26,12 +23,6 @@ inline BoxIouParams check_box_iou(const char* op, const Tensor& boxes1, const Te
   STRUCTOPS_CHECK(0 <= format && format < 3, op, ": fmt must be 0 to 2, got ", format);
   if (elementwise) return {1, boxes1.size(0), 1, BoxIouKind(kind), BoxFormat(format), eps};
   return {boxes1.size(0), boxes1.size(1), boxes2.size(1), BoxIouKind(kind), BoxFormat(format), eps};
-}
-
-// Halves are compared in float32, which holds them exactly.
-inline ScalarType box_iou_type(const Tensor& boxes1, const Tensor& boxes2) {
-  const bool any_double = boxes1.scalar_type() == ScalarType::Double || boxes2.scalar_type() == ScalarType::Double;
-  return any_double ? ScalarType::Double : ScalarType::Float;
 }
 
 inline void check_box_iou_grad(const char* op, const Tensor& grad, const Tensor& boxes1, const BoxIouParams& p,
@@ -45,23 +36,8 @@ inline void check_box_iou_grad(const char* op, const Tensor& grad, const Tensor&
   STRUCTOPS_CHECK(grad.device() == boxes1.device(), op, ": grad must be on the same device as boxes1");
 }
 
-inline Tensor dense(const Tensor& t, ScalarType type) {
-  const Tensor converted = t.scalar_type() == type ? t : torch::stable::to(t, type);
-  return converted.is_contiguous() ? converted : torch::stable::contiguous(converted);
-}
-
 inline Tensor empty_iou(const BoxIouParams& p, const Tensor& like, ScalarType type, bool elementwise) {
-  if (elementwise) return torch::stable::empty({p.rows}, type, std::nullopt, like.device());
-  return torch::stable::empty({p.batch, p.rows, p.columns}, type, std::nullopt, like.device());
-}
-
-template <class T>
-const T* data(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
-template <class T>
-T* data(Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
+  return elementwise ? empty({p.rows}, type, like) : empty({p.batch, p.rows, p.columns}, type, like);
 }
 
 // Both sets, dense and of one type, with the angles that the complete form wants. ratios: a device's box_ratios.
@@ -75,10 +51,7 @@ class BoxTensors {
     angles1_ = angles(boxes1, type, ratios);
     angles2_ = angles(boxes2, type, ratios);
   }
-  BoxSets<T> pointers() const {
-    const auto pointer = [](const std::optional<Tensor>& t) { return t ? data<T>(*t) : nullptr; };
-    return {data<T>(boxes1), data<T>(boxes2), pointer(angles1_), pointer(angles2_)};
-  }
+  BoxSets<T> pointers() const { return {data<T>(boxes1), data<T>(boxes2), data<T>(angles1_), data<T>(angles2_)}; }
 
   const Tensor boxes1, boxes2;
 
@@ -86,14 +59,12 @@ class BoxTensors {
   // The arc tangent is torch's own: no other rounds alike in the last bit.
   template <class Ratios>
   static Tensor angles(const Tensor& boxes, ScalarType type, const Ratios& ratios) {
-    Tensor t = torch::stable::empty({boxes.numel() / 4}, type, std::nullopt, boxes.device());
-    ratios(data<T>(boxes), t.numel(), data<T>(t));
-    std::array<StableIValue, 1> stack{torch::stable::detail::from(t)};
-    TORCH_ERROR_CODE_CHECK(torch_call_dispatcher("aten::atan", "", stack.data(), TORCH_ABI_VERSION));
-    return torch::stable::detail::to<Tensor>(stack[0]);
+    const Tensor t = empty({boxes.numel() / 4}, type, boxes);
+    ratios(data<T>(boxes), t.numel(), mutable_data<T>(t));
+    return call_aten("aten::atan", "", t);
   }
 
-  std::optional<Tensor> angles1_, angles2_;
+  OptionalTensor angles1_, angles2_;
 };
 
 }  // namespace structops

@@ -20,46 +20,46 @@ struct SideGradient {
 constexpr int kGradientFields = 6;
 
 template <class V>
-STRUCTOPS_BOX_FUNCTION V larger(V a, V b) {
+STRUCTOPS_HOST_DEVICE V larger(V a, V b) {
   return a > b ? a : b;
 }
 template <class V>
-STRUCTOPS_BOX_FUNCTION V smaller(V a, V b) {
+STRUCTOPS_HOST_DEVICE V smaller(V a, V b) {
   return a < b ? a : b;
 }
 // The same, and NaN where either is: in the gradient it decides what is clamped away.
 template <class V>
-STRUCTOPS_BOX_FUNCTION V larger_or_nan(V a, V b) {
+STRUCTOPS_HOST_DEVICE V larger_or_nan(V a, V b) {
   return (a > b) | (a != a) ? a : b;
 }
 template <class V>
-STRUCTOPS_BOX_FUNCTION V smaller_or_nan(V a, V b) {
+STRUCTOPS_HOST_DEVICE V smaller_or_nan(V a, V b) {
   return (a < b) | (a != a) ? a : b;
 }
 template <class V>
-STRUCTOPS_BOX_FUNCTION V clamped(V v) {  // at 0 from below; NaN stays
+STRUCTOPS_HOST_DEVICE V clamped(V v) {  // at 0 from below; NaN stays
   return larger(V{}, v);
 }
 template <class V>
-STRUCTOPS_BOX_FUNCTION V where_positive(V v, V then) {
+STRUCTOPS_HOST_DEVICE V where_positive(V v, V then) {
   return v > V{} ? then : V{};
 }
 
 // The gradient g of a maximum (minimum) of a and b, added to theirs.
 template <class V>
-STRUCTOPS_BOX_FUNCTION void pass_larger(V a, V b, V g, V& to_a, V& to_b) {
+STRUCTOPS_HOST_DEVICE void pass_larger(V a, V b, V g, V& to_a, V& to_b) {
   const V share = a == b ? g / 2 : g;
   to_a += a < b ? V{} : share;
   to_b += a > b ? V{} : share;
 }
 template <class V>
-STRUCTOPS_BOX_FUNCTION void pass_smaller(V a, V b, V g, V& to_a, V& to_b) {
+STRUCTOPS_HOST_DEVICE void pass_smaller(V a, V b, V g, V& to_a, V& to_b) {
   pass_larger(a, b, g, to_b, to_a);
 }
 
 // A NaN coordinate makes the area NaN, hence every value of the box, so minima and maxima need not keep it.
 template <class A>
-STRUCTOPS_BOX_FUNCTION Side<A> side_of(BoxFormat format, const A* box, A angle) {
+STRUCTOPS_HOST_DEVICE Side<A> side_of(BoxFormat format, const A* box, A angle) {
   if (format == BoxFormat::xyxy) {
     const A x1 = box[0], y1 = box[1], x2 = box[2], y2 = box[3];
     return {x1, y1, x2, y2, (x2 - x1) * (y2 - y1), angle};
@@ -73,7 +73,7 @@ STRUCTOPS_BOX_FUNCTION Side<A> side_of(BoxFormat format, const A* box, A angle) 
 }
 
 template <BoxIouKind kKind, class A, class V>
-STRUCTOPS_BOX_FUNCTION V pair_value(const Side<V>& a, const Side<V>& b, A eps) {
+STRUCTOPS_HOST_DEVICE V pair_value(const Side<V>& a, const Side<V>& b, A eps) {
   const V width = clamped<V>(smaller(a.x2, b.x2) - larger(a.x1, b.x1));
   const V height = clamped<V>(smaller(a.y2, b.y2) - larger(a.y1, b.y1));
   const V intersection = width * height, joint = a.area + b.area - intersection;
@@ -96,8 +96,8 @@ STRUCTOPS_BOX_FUNCTION V pair_value(const Side<V>& a, const Side<V>& b, A eps) {
 
 // Adds what the gradient g of the pair's value gives to either box.
 template <BoxIouKind kKind, class A, class V>
-STRUCTOPS_BOX_FUNCTION void pair_gradient(const Side<V>& a, const Side<V>& b, V g, A eps, SideGradient<V>& to_a,
-                                          SideGradient<V>& to_b) {
+STRUCTOPS_HOST_DEVICE void pair_gradient(const Side<V>& a, const Side<V>& b, V g, A eps, SideGradient<V>& to_a,
+                                         SideGradient<V>& to_b) {
   const V open_width = smaller_or_nan(a.x2, b.x2) - larger_or_nan(a.x1, b.x1);
   const V open_height = smaller_or_nan(a.y2, b.y2) - larger_or_nan(a.y1, b.y1);
   const V width = clamped(open_width), height = clamped(open_height);
@@ -153,8 +153,8 @@ STRUCTOPS_BOX_FUNCTION void pair_gradient(const Side<V>& a, const Side<V>& b, V 
 
 // grad [4] of a box [4] in its own format.
 template <class A>
-STRUCTOPS_BOX_FUNCTION void gradient_of_box(BoxIouKind kind, BoxFormat format, const A* box, const SideGradient<A>& sum,
-                                            A* grad) {
+STRUCTOPS_HOST_DEVICE void gradient_of_box(BoxIouKind kind, BoxFormat format, const A* box, const SideGradient<A>& sum,
+                                           A* grad) {
   const bool corners = format == BoxFormat::xyxy;
   const A width = corners ? box[2] - box[0] : box[2], height = corners ? box[3] - box[1] : box[3];
   A to_width = sum.area * height, to_height = sum.area * width;

@@ -6,16 +6,16 @@
 namespace structops {
 namespace {
 
-const double* doubles(const Tensor& t) { return static_cast<const double*>(t.const_data_ptr()); }
-
 template <class Out>
 void fill(const Tensor& boxes1, const Tensor& boxes2, bool elementwise, Tensor& out) {
-  Out* data = static_cast<Out*>(out.mutable_data_ptr());
+  Out* result = mutable_data<Out>(out);
   const int64_t n = boxes1.size(0), m = boxes2.size(0);
-  if (elementwise) return cpu::box_iou_rotated_elementwise(doubles(boxes1), doubles(boxes2), n, data, parallel_for);
-  const cpu::RotatedBoxes a(doubles(boxes1), n, nullptr, parallel_for), b(doubles(boxes2), m, nullptr, parallel_for);
-  cpu::advise_huge_pages(data, out.numel() * static_cast<int64_t>(sizeof(Out)));
-  cpu::box_iou_rotated(a, b, data, parallel_for);
+  if (elementwise)
+    return cpu::box_iou_rotated_elementwise(data<double>(boxes1), data<double>(boxes2), n, result, parallel_for);
+  const cpu::RotatedBoxes a(data<double>(boxes1), n, nullptr, parallel_for),
+      b(data<double>(boxes2), m, nullptr, parallel_for);
+  cpu::advise_huge_pages(result, out.numel() * static_cast<int64_t>(sizeof(Out)));
+  cpu::box_iou_rotated(a, b, result, parallel_for);
 }
 
 Tensor box_iou_rotated(const Tensor& boxes1, const Tensor& boxes2, bool elementwise) {

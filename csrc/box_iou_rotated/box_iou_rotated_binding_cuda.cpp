@@ -12,19 +12,19 @@ template <class T>
 void fill(const Tensor& boxes1, const Tensor& boxes2, bool elementwise, Tensor& out) {
   const cudaStream_t stream = cuda::current_stream(boxes1);
   const int64_t n = boxes1.size(0), m = boxes2.size(0);
-  const T *a = static_cast<const T*>(boxes1.const_data_ptr()), *b = static_cast<const T*>(boxes2.const_data_ptr());
-  T* data = static_cast<T*>(out.mutable_data_ptr());
+  const T *a = data<T>(boxes1), *b = data<T>(boxes2);
+  T* result = mutable_data<T>(out);
   if (elementwise) {
-    STD_CUDA_CHECK(cuda::box_iou_rotated_elementwise(a, b, n, data, stream));
+    STD_CUDA_CHECK(cuda::box_iou_rotated_elementwise(a, b, n, result, stream));
     return;
   }
   const auto workspace = [&](int64_t boxes) {
-    return torch::stable::empty({boxes * cuda::RotatedBoxes::kBytes}, ScalarType::Byte, std::nullopt, out.device());
+    return empty({boxes * cuda::RotatedBoxes::kBytes}, ScalarType::Byte, out);
   };
   const Tensor first = workspace(n), second = workspace(m);
   STD_CUDA_CHECK(cuda::rotated_boxes(a, n, first.mutable_data_ptr(), stream));
   STD_CUDA_CHECK(cuda::rotated_boxes(b, m, second.mutable_data_ptr(), stream));
-  STD_CUDA_CHECK(cuda::box_iou_rotated(first.mutable_data_ptr(), n, second.mutable_data_ptr(), m, data, stream));
+  STD_CUDA_CHECK(cuda::box_iou_rotated(first.mutable_data_ptr(), n, second.mutable_data_ptr(), m, result, stream));
 }
 
 Tensor box_iou_rotated(const Tensor& boxes1, const Tensor& boxes2, bool elementwise) {

@@ -1,4 +1,4 @@
-// Argument checks and types that the CPU and CUDA bindings share.
+// Argument checks that the CPU and CUDA bindings share, and the output.
 #pragma once
 #include "common/tensor.h"
 
@@ -8,9 +8,7 @@ inline void check_rotated_boxes(const char* op, const char* name, const Tensor& 
   STRUCTOPS_CHECK(boxes.dim() == 2 && boxes.size(1) == 5, op, ": ", name,
                   " must be [N, 5] (centre x, centre y, width, height, angle), got ", boxes.dim(), " dimensions",
                   boxes.dim() == 2 ? " with a wrong second size" : "");
-  STRUCTOPS_CHECK(is_floating(boxes.scalar_type()), op, ": ", name,
-                  " must be float16, bfloat16, float32 or float64, got ",
-                  torch::headeronly::toString(boxes.scalar_type()));
+  check_floating(op, name, boxes);
 }
 
 inline void check_box_iou_rotated(const Tensor& boxes1, const Tensor& boxes2, bool elementwise) {
@@ -22,19 +20,10 @@ inline void check_box_iou_rotated(const Tensor& boxes1, const Tensor& boxes2, bo
                   " for ", boxes1.size(0));
 }
 
-// float64 where either is; else float32, which holds an IoU of half boxes to more digits than they have.
-inline ScalarType iou_type(const Tensor& boxes1, const Tensor& boxes2) {
-  return boxes1.scalar_type() == ScalarType::Double || boxes2.scalar_type() == ScalarType::Double ? ScalarType::Double
-                                                                                                  : ScalarType::Float;
-}
-
-inline Tensor dense(const Tensor& t, ScalarType type) { return torch::stable::contiguous(torch::stable::to(t, type)); }
-
 inline Tensor empty_iou(const Tensor& boxes1, const Tensor& boxes2, bool elementwise) {
   const int64_t n = boxes1.size(0), m = boxes2.size(0);
-  const ScalarType type = iou_type(boxes1, boxes2);
-  return elementwise ? torch::stable::empty({n}, type, std::nullopt, boxes1.device())
-                     : torch::stable::empty({n, m}, type, std::nullopt, boxes1.device());
+  const ScalarType type = wide_type(boxes1, boxes2);
+  return elementwise ? empty({n}, type, boxes1) : empty({n, m}, type, boxes1);
 }
 
 }  // namespace structops

@@ -12,9 +12,7 @@ inline void check_rois(const char* op, const Tensor& features, const char* featu
                        int64_t columns = 5, const char* meaning = "(batch index, x1, y1, x2, y2)") {
   STRUCTOPS_CHECK(features.dim() == 4, op, ": ", features_name, " must be [N, C, H, W] (4 dimensions), got ",
                   features.dim(), " dimensions");
-  STRUCTOPS_CHECK(is_floating(features.scalar_type()), op, ": ", features_name,
-                  " must be float16, bfloat16, float32 or float64, got ",
-                  torch::headeronly::toString(features.scalar_type()));
+  check_floating(op, features_name, features);
   STRUCTOPS_CHECK(rois.dim() == 2 && rois.size(1) == columns, op, ": boxes must be [K, ", columns, "] ", meaning,
                   ", got ", rois.dim(), " dimensions", rois.dim() == 2 ? " with a wrong second size" : "");
   STRUCTOPS_CHECK(is_floating(rois.scalar_type()), op, ": boxes must be floating point, got ",
@@ -54,9 +52,7 @@ inline void check_grad(const char* op, const Tensor& grad, const Tensor& rois, i
 }
 
 // CPU: rois as contiguous doubles. float32 boxes convert exactly, and the kernels need one type only.
-inline Tensor rois_as_double(const Tensor& rois) {
-  return torch::stable::contiguous(torch::stable::to(rois, ScalarType::Double));
-}
+inline Tensor rois_as_double(const Tensor& rois) { return dense(rois, ScalarType::Double); }
 
 // CPU: rois [K, columns] of doubles, as above, have an image index in [0, batch) first.
 inline void check_batch_indices(const char* op, const Tensor& rois, int64_t batch) {
@@ -68,9 +64,6 @@ inline void check_batch_indices(const char* op, const Tensor& rois, int64_t batc
 }
 
 // CUDA: rois dense, float or double. Halves convert exactly; a double box keeps its digits.
-inline Tensor rois_as_float(const Tensor& rois) {
-  const bool is_double = rois.scalar_type() == ScalarType::Double;
-  return torch::stable::contiguous(torch::stable::to(rois, is_double ? ScalarType::Double : ScalarType::Float));
-}
+inline Tensor rois_as_float(const Tensor& rois) { return dense(rois, wide_type(rois)); }
 
 }  // namespace structops

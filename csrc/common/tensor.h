@@ -11,6 +11,8 @@
 #include <torch/headeronly/util/Half.h>
 
 #include <cstdint>
+#include <optional>
+#include <vector>
 
 #include "common/check.h"
 
@@ -21,6 +23,7 @@ using torch::headeronly::Half;
 using torch::headeronly::MemoryFormat;
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
+using OptionalTensor = std::optional<Tensor>;
 
 inline bool is_floating(ScalarType t) {
   return t == ScalarType::Half || t == ScalarType::BFloat16 || t == ScalarType::Float || t == ScalarType::Double;
@@ -28,6 +31,46 @@ inline bool is_floating(ScalarType t) {
 inline bool is_integer(ScalarType t) {
   return t == ScalarType::Byte || t == ScalarType::Char || t == ScalarType::Short || t == ScalarType::Int ||
          t == ScalarType::Long;
+}
+
+inline void check_floating(const char* op, const char* name, const Tensor& t) {
+  STRUCTOPS_CHECK(is_floating(t.scalar_type()), op, ": ", name, " must be float16, bfloat16, float32 or float64, got ",
+                  torch::headeronly::toString(t.scalar_type()));
+}
+
+// What is computed in: double where any of the tensors is, else float, which holds halves exactly.
+inline ScalarType wide_type(std::initializer_list<ScalarType> types) {
+  for (const ScalarType t : types)
+    if (t == ScalarType::Double) return t;
+  return ScalarType::Float;
+}
+template <class... Tensors>
+ScalarType wide_type(const Tensor& first, const Tensors&... others) {
+  return wide_type({first.scalar_type(), others.scalar_type()...});
+}
+
+inline Tensor empty(torch::headeronly::IntHeaderOnlyArrayRef size, ScalarType type, const Tensor& like) {
+  return torch::stable::empty(size, type, std::nullopt, like.device());
+}
+
+// Contiguous, of one type. Each conversion is a call through the dispatcher, microseconds that matter for ten boxes.
+inline Tensor dense(const Tensor& t, ScalarType type) {
+  const Tensor converted = t.scalar_type() == type ? t : torch::stable::to(t, type);
+  return converted.is_contiguous() ? converted : torch::stable::contiguous(converted);
+}
+inline OptionalTensor dense(const OptionalTensor& t, ScalarType type) { return t ? dense(*t, type) : t; }
+
+template <class T>
+const T* data(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+template <class T>
+const T* data(const OptionalTensor& t) {
+  return t ? data<T>(*t) : nullptr;
+}
+template <class T>
+T* mutable_data(const Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
 }
 
 // The layout an op's output takes from a [N, C, H, W] input. The same rule in Python is

@@ -51,23 +51,23 @@ struct ProposalPlace {
   int64_t image, a, y, x;
 };
 
-STRUCTOPS_BOX_FUNCTION ProposalPlace proposal_place(const ProposalLevel& l, int64_t image, int64_t index) {
+STRUCTOPS_HOST_DEVICE ProposalPlace proposal_place(const ProposalLevel& l, int64_t image, int64_t index) {
   const int64_t at = index / l.cell, y = at / l.width;
   return {image, index - at * l.cell, y, at - y * l.width};
 }
 
 // Where, among the elements of objectness, its score is; and among those of the deltas its first.
-STRUCTOPS_BOX_FUNCTION int64_t score_offset(const ProposalLevel& l, const ProposalPlace& p) {
+STRUCTOPS_HOST_DEVICE int64_t score_offset(const ProposalLevel& l, const ProposalPlace& p) {
   const int64_t* stride = l.objectness_stride;
   return p.image * stride[0] + p.a * stride[1] + p.y * stride[2] + p.x * stride[3];
 }
-STRUCTOPS_BOX_FUNCTION int64_t delta_offset(const ProposalLevel& l, const ProposalPlace& p) {
+STRUCTOPS_HOST_DEVICE int64_t delta_offset(const ProposalLevel& l, const ProposalPlace& p) {
   const int64_t* stride = l.delta_stride;
   return p.image * stride[0] + 4 * p.a * stride[1] + p.y * stride[2] + p.x * stride[3];
 }
 
 template <class C>
-STRUCTOPS_BOX_FUNCTION BoxOf<C> anchor_at(const ProposalLevel& l, const ProposalPlace& p) {
+STRUCTOPS_HOST_DEVICE BoxOf<C> anchor_at(const ProposalLevel& l, const ProposalPlace& p) {
   const C* a = static_cast<const C*>(l.anchors) + 4 * (l.grid ? p.a : (p.y * l.width + p.x) * l.cell + p.a);
   if (!l.grid) return {a[0], a[1], a[2], a[3]};
   const C x = static_cast<C>(p.x * l.stride_x), y = static_cast<C>(p.y * l.stride_y);
@@ -76,9 +76,9 @@ STRUCTOPS_BOX_FUNCTION BoxOf<C> anchor_at(const ProposalLevel& l, const Proposal
 
 // The box of four deltas, clipped to its image [2] (height, width); sizes [2]: exponentials of its size codes.
 template <class C>
-STRUCTOPS_BOX_FUNCTION BoxOf<C> proposal_box(const ProposalParams& params, const ProposalLevel& l,
-                                             const ProposalPlace& p, const C (&deltas)[4], const C* sizes,
-                                             const C* image_size) {
+STRUCTOPS_HOST_DEVICE BoxOf<C> proposal_box(const ProposalParams& params, const ProposalLevel& l,
+                                            const ProposalPlace& p, const C (&deltas)[4], const C* sizes,
+                                            const C* image_size) {
   BoxOf<C> box{deltas[0], deltas[1], deltas[2], deltas[3]};
   if (l.anchors != nullptr)
     box = decode_deltas(centre_size(anchor_at<C>(l, p)), unweighted(deltas[0], params.weight_x, params.reciprocals),
@@ -88,7 +88,7 @@ STRUCTOPS_BOX_FUNCTION BoxOf<C> proposal_box(const ProposalParams& params, const
 
 // Neither small, nor of a low score, nor NaN.
 template <class C>
-STRUCTOPS_BOX_FUNCTION bool is_proposal(const ProposalParams& params, const BoxOf<C>& box, C score) {
+STRUCTOPS_HOST_DEVICE bool is_proposal(const ProposalParams& params, const BoxOf<C>& box, C score) {
   const C least = static_cast<C>(params.min_size);
   return box.x2 - box.x1 >= least && box.y2 - box.y1 >= least && score >= static_cast<C>(params.score_threshold);
 }

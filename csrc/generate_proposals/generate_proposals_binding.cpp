@@ -14,19 +14,6 @@ namespace {
 
 using Proposals = std::tuple<Tensor, Tensor, Tensor>;
 
-Tensor dense(const Tensor& t, ScalarType type) {
-  return torch::stable::contiguous(t.scalar_type() == type ? t : torch::stable::to(t, type));
-}
-
-template <class T>
-const T* data(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
-template <class T>
-T* mutable_data(Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
-}
-
 // torch's sigmoid rounds the last few elements of a tensor, or of a thread's share, otherwise than those before, which
 // its vectors take. Scores lie as torchvision has them, so the last few are the same. In parts below the 32768 elements
 // that torch divides among threads, whole vectors each, nothing depends on the number of threads.
@@ -43,7 +30,7 @@ Proposals run(const ProposalArguments& a) {
   using C = cpu::ComputeOf<S>;
   const ScalarType type = a.compute_type();
   const auto empty = [&](std::initializer_list<int64_t> size, ScalarType of) {
-    return torch::stable::empty(size, of, std::nullopt, a.objectness[0].device());
+    return structops::empty(size, of, a.objectness[0]);
   };
   const std::vector<int64_t> numbers = level_numbers(a);
   const ProposalParams p = proposal_params(a, numbers, false);

@@ -11,16 +11,8 @@
 namespace structops {
 namespace {
 
-using cuda::data;
-using cuda::dense;
-using cuda::empty_like_device;
 using torch::stable::accelerator::DeviceGuard;
 using Proposals = std::tuple<Tensor, Tensor, Tensor>;
-
-template <class T>
-T* mutable_data(Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
-}
 
 cuda::ScoreData pointers(const std::vector<Tensor>& maps) {
   const void* m[kMaxProposalLevels] = {};
@@ -43,17 +35,17 @@ Tensor choose(const ProposalParams& p, const std::vector<int64_t>& numbers, cons
     maps.insert(maps.end(), shape.stride, shape.stride + 3);
     maps.insert(maps.end(), {levels.back().objectness_stride[0], 0});
   }
-  Tensor chosen = empty_like_device({p.images, p.levels * best}, ScalarType::Int, like);
+  Tensor chosen = empty({p.images, p.levels * best}, ScalarType::Int, like);
   if (best <= cuda::kMaxTopK) {
     const int64_t bytes = cuda::top_k_workspace<S>(top, maps.data());
-    Tensor workspace = empty_like_device({bytes}, ScalarType::Byte, like);
+    Tensor workspace = empty({bytes}, ScalarType::Byte, like);
     STD_CUDA_CHECK(cuda::top_k<S>(top, objectness, maps.data(), workspace.mutable_data_ptr(),
                                   mutable_data<int32_t>(chosen), stream));
     return chosen;
   }
   for (int64_t l = 0; l < p.levels; ++l) {
     const ScalarType type = sizeof(Key) == 8 ? ScalarType::Long : ScalarType::Int;
-    Tensor keys = empty_like_device({p.images, score_shape(levels[l]).count()}, type, like);
+    Tensor keys = empty({p.images, score_shape(levels[l]).count()}, type, like);
     STD_CUDA_CHECK(cuda::top_k_keys<S>(top, objectness, maps.data(), l, mutable_data<Key>(keys), stream));
     Tensor order = cuda::sort_rows(keys).indices;
     Tensor here = torch::stable::narrow(chosen, 1, l * best, levels[l].slots);
@@ -68,7 +60,7 @@ Proposals run(const ProposalArguments& a) {
   const Tensor& like = a.objectness[0];
   const cudaStream_t stream = cuda::current_stream(like);
   const auto empty = [&](std::initializer_list<int64_t> size, ScalarType of) {
-    return empty_like_device(size, of, like);
+    return structops::empty(size, of, like);
   };
   const std::vector<int64_t> numbers = level_numbers(a);
   const ProposalParams p = proposal_params(a, numbers, true);

@@ -38,9 +38,7 @@ inline void check_proposals(const ProposalArguments& a) {
                   ": strides must be a pair (y, x) for each level of anchors, got ", a.strides.size(), " numbers for ",
                   levels, " levels");
   const Tensor& first = a.objectness[0];
-  STRUCTOPS_CHECK(is_floating(first.scalar_type()), op,
-                  ": objectness must be float16, bfloat16, float32 or float64, got ",
-                  torch::headeronly::toString(first.scalar_type()));
+  check_floating(op, "objectness", first);
   for (size_t i = 0; i < levels; ++i) {
     const Tensor &o = a.objectness[i], &d = a.deltas[i];
     STRUCTOPS_CHECK(o.dim() == 4 && o.size(0) == first.size(0), op, ": objectness[", i,

@@ -8,14 +8,12 @@ namespace {
 
 std::tuple<Tensor, Tensor> match_boxes(const Tensor& gt, const Tensor& anchors, double high_threshold,
                                        double low_threshold, bool allow_low_quality_matches,
-                                       const std::optional<Tensor>& valid) {
+                                       const OptionalTensor& valid) {
   check_match_boxes(gt, anchors, high_threshold, low_threshold, valid);
   MatchTensors t(gt, anchors, high_threshold, low_threshold, allow_low_quality_matches, valid);
   const auto run = [&]<class T>(T) {
-    cpu::match_boxes(t.params, static_cast<const T*>(t.gt.const_data_ptr()),
-                     static_cast<const T*>(t.anchors.const_data_ptr()), t.counts(),
-                     static_cast<int64_t*>(t.matches.mutable_data_ptr()), static_cast<T*>(t.ious.mutable_data_ptr()),
-                     parallel_for);
+    cpu::match_boxes(t.params, data<T>(t.gt), data<T>(t.anchors), data<int64_t>(t.valid),
+                     mutable_data<int64_t>(t.matches), mutable_data<T>(t.ious), parallel_for);
   };
   t.type == ScalarType::Double ? run(double()) : run(float());
   return {t.matches, t.ious};

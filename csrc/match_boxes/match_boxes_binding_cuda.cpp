@@ -13,23 +13,19 @@ using torch::stable::accelerator::DeviceGuard;
 template <class T>
 void run(const MatchTensors& t, ScalarType bits) {
   const MatchParams& p = t.params;
-  const auto scratch = [&](int64_t size) {
-    return torch::stable::empty({p.low_quality ? size : 0}, bits, std::nullopt, t.gt.device());
-  };
+  const auto scratch = [&](int64_t size) { return empty({p.low_quality ? size : 0}, bits, t.gt); };
   Tensor block_best = scratch(cuda::match_boxes_block_best(p)), truth_best = scratch(p.images * p.truths);
   if (truth_best.numel() > 0) torch::stable::zero_(truth_best);
-  STD_CUDA_CHECK(cuda::match_boxes(p, static_cast<const T*>(t.gt.const_data_ptr()),
-                                   static_cast<const T*>(t.anchors.const_data_ptr()), t.counts(),
-                                   static_cast<cuda::IouBits<T>*>(block_best.mutable_data_ptr()),
-                                   static_cast<cuda::IouBits<T>*>(truth_best.mutable_data_ptr()),
-                                   static_cast<int64_t*>(t.matches.mutable_data_ptr()),
-                                   static_cast<T*>(t.ious.mutable_data_ptr()), cuda::current_stream(t.gt)));
+  STD_CUDA_CHECK(cuda::match_boxes(p, data<T>(t.gt), data<T>(t.anchors), data<int64_t>(t.valid),
+                                   mutable_data<cuda::IouBits<T>>(block_best),
+                                   mutable_data<cuda::IouBits<T>>(truth_best), mutable_data<int64_t>(t.matches),
+                                   mutable_data<T>(t.ious), cuda::current_stream(t.gt)));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
 std::tuple<Tensor, Tensor> match_boxes(const Tensor& gt, const Tensor& anchors, double high_threshold,
                                        double low_threshold, bool allow_low_quality_matches,
-                                       const std::optional<Tensor>& valid) {
+                                       const OptionalTensor& valid) {
   check_match_boxes(gt, anchors, high_threshold, low_threshold, valid);
   const DeviceGuard guard(gt.get_device_index());
   const MatchTensors t(gt, anchors, high_threshold, low_threshold, allow_low_quality_matches, valid);

@@ -1,7 +1,6 @@
 // What both bindings of match_boxes check and allocate. The checks in Python are in structops/ops/match_boxes.py.
 #pragma once
 #include <limits>
-#include <optional>
 
 #include "common/tensor.h"
 #include "match_boxes/match_boxes.h"
@@ -9,15 +8,13 @@
 namespace structops {
 
 inline void check_match_boxes(const Tensor& gt, const Tensor& anchors, double high_threshold, double low_threshold,
-                              const std::optional<Tensor>& valid) {
+                              const OptionalTensor& valid) {
   constexpr const char* op = "match_boxes";
   const auto check_boxes = [&](const char* name, const char* shapes, const Tensor& boxes) {
     STRUCTOPS_CHECK((boxes.dim() == 2 || boxes.dim() == 3) && boxes.size(-1) == 4, op, ": ", name, " must be ", shapes,
                     " (x1, y1, x2, y2), got ", boxes.dim(), " dimensions", boxes.dim() ? ", the last of size " : "",
                     boxes.dim() ? std::to_string(boxes.size(-1)) : "");
-    STRUCTOPS_CHECK(is_floating(boxes.scalar_type()), op, ": ", name,
-                    " must be float16, bfloat16, float32 or float64, got ",
-                    torch::headeronly::toString(boxes.scalar_type()));
+    check_floating(op, name, boxes);
   };
   check_boxes("gt", "[M, 4] or [B, M, 4]", gt);
   check_boxes("anchors", "[N, 4] or [B, N, 4]", anchors);
@@ -42,11 +39,11 @@ struct MatchTensors {
   MatchParams params;
   ScalarType type;  // of coordinates and IoUs: halves are compared in float32, which holds them exactly
   Tensor gt, anchors;
-  std::optional<Tensor> valid;
+  OptionalTensor valid;
   Tensor matches, ious;  // [B, N], or [N] for gt [M, 4]
 
   MatchTensors(const Tensor& gt_, const Tensor& anchors_, double high_threshold, double low_threshold, bool low_quality,
-               const std::optional<Tensor>& valid_)
+               const OptionalTensor& valid_)
       : params{gt_.dim() == 3 ? gt_.size(0) : 1,
                gt_.size(-2),
                anchors_.size(-2),
@@ -54,28 +51,18 @@ struct MatchTensors {
                high_threshold,
                low_threshold,
                low_quality},
-        type(gt_.scalar_type() == ScalarType::Double || anchors_.scalar_type() == ScalarType::Double
-                 ? ScalarType::Double
-                 : ScalarType::Float),
+        type(wide_type(gt_, anchors_)),
         gt(dense(gt_, type)),
         anchors(dense(anchors_, type)),
+        valid(dense(valid_, ScalarType::Long)),
         matches(output(gt_, ScalarType::Long)),
-        ious(output(gt_, type)) {
-    if (valid_) valid = dense(*valid_, ScalarType::Long);
-  }
-
-  const int64_t* counts() const { return valid ? static_cast<const int64_t*>(valid->const_data_ptr()) : nullptr; }
+        ious(output(gt_, type)) {}
 
  private:
-  static Tensor dense(const Tensor& t, ScalarType to) {
-    const Tensor converted = t.scalar_type() == to ? t : torch::stable::to(t, to);
-    return converted.is_contiguous() ? converted : torch::stable::contiguous(converted);
-  }
   Tensor output(const Tensor& like, ScalarType of) const {
     const int64_t size[2] = {params.images, params.anchors};
     const bool batched = like.dim() == 3;
-    return torch::stable::empty({size + (batched ? 0 : 1), batched ? size_t{2} : size_t{1}}, of, std::nullopt,
-                                like.device());
+    return empty({size + (batched ? 0 : 1), batched ? size_t{2} : size_t{1}}, of, like);
   }
 };
 

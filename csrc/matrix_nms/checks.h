@@ -3,14 +3,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
 
 #include "matrix_nms/matrix_nms_rule.h"
 #include "nms/nms_checks.h"
 
 namespace structops {
-
-using OptionalTensor = std::optional<Tensor>;
 
 inline void check_matrix_nms(const Tensor& scores, const OptionalTensor& boxes, const OptionalTensor& ious,
                              const OptionalTensor& idxs, int64_t kernel, double sigma) {

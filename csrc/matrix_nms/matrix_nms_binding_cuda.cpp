@@ -7,7 +7,6 @@
 namespace structops {
 namespace {
 
-using cuda::data;
 using torch::stable::accelerator::DeviceGuard;
 
 template <class T>
@@ -18,31 +17,24 @@ void run(const Tensor& scores, const OptionalTensor& boxes, const OptionalTensor
   const auto [by_score, by_class] = cuda::sort_by_class<T>(scores, idxs, 1, n, NmsFilter{});
   const cuda::MatrixNmsInput<T> in{n,
                                    data<T>(scores),
-                                   boxes ? data<T>(*boxes) : nullptr,
-                                   ious ? data<T>(*ious) : nullptr,
+                                   data<T>(boxes),
+                                   data<T>(ious),
                                    data<int64_t>(by_score.indices),
                                    by_class ? data<int64_t>(by_class->indices) : nullptr,
                                    by_class ? data<int64_t>(by_class->values) : nullptr};
-  const Tensor workspace =
-      cuda::empty_like_device({static_cast<int64_t>(cuda::matrix_nms_workspace<T>(n))}, ScalarType::Byte, scores);
-  STD_CUDA_CHECK(
-      cuda::matrix_nms(in, rule, workspace.mutable_data_ptr(), static_cast<T*>(lowered.mutable_data_ptr()), stream));
+  const Tensor workspace = empty({static_cast<int64_t>(cuda::matrix_nms_workspace<T>(n))}, ScalarType::Byte, scores);
+  STD_CUDA_CHECK(cuda::matrix_nms(in, rule, workspace.mutable_data_ptr(), mutable_data<T>(lowered), stream));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
-}
-
-OptionalTensor dense(const OptionalTensor& t, ScalarType type) {
-  if (!t) return t;
-  return cuda::dense(*t, type);
 }
 
 Tensor matrix_nms(const Tensor& scores, const OptionalTensor& boxes, const OptionalTensor& ious,
                   const OptionalTensor& idxs, int64_t kernel, double sigma) {
   check_matrix_nms(scores, boxes, ious, idxs, kernel, sigma);
   const DeviceGuard guard(scores.get_device_index());
-  const ScalarType type = nms_type(boxes ? *boxes : *ious, scores);
-  const Tensor lowered = cuda::empty_like_device({scores.size(0)}, type, scores);
+  const ScalarType type = wide_type(boxes ? *boxes : *ious, scores);
+  const Tensor lowered = empty({scores.size(0)}, type, scores);
   if (scores.size(0) == 0) return lowered;
-  const Tensor s = cuda::dense(scores, type);
+  const Tensor s = dense(scores, type);
   const OptionalTensor b = dense(boxes, type), o = dense(ious, type), c = dense(idxs, ScalarType::Long);
   if (type == ScalarType::Double)
     run<double>(s, b, o, c, matrix_nms_rule<double>(kernel, sigma), lowered);

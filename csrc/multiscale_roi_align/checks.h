@@ -1,14 +1,11 @@
 // What both bindings of multiscale_roi_align check. The same in Python is in structops/ops/multiscale_roi_align.py.
 #pragma once
-#include <optional>
 #include <vector>
 
 #include "common/rois.h"
 #include "multiscale_roi_align/levels.h"
 
 namespace structops {
-
-using OptionalTensor = std::optional<Tensor>;
 
 // levels [K], valid [B], integers; scales, one a map.
 inline void check_pyramid(const char* op, const Tensor& rois, const std::vector<double>& scales, double canonical_scale,
@@ -63,12 +60,6 @@ inline void check_features(const char* op, const std::vector<Tensor>& features, 
 inline void check_sizes(const char* op, const std::vector<double>& scales, const std::vector<int64_t>& sizes) {
   STRUCTOPS_CHECK(!scales.empty() && scales.size() <= kMaxLevels && sizes.size() == 2 * scales.size(), op,
                   ": sizes must be a height and a width for each of 1 to ", kMaxLevels, " scales, got ", sizes.size());
-}
-
-// Integers as the kernels take them: contiguous int64.
-inline OptionalTensor as_long(const OptionalTensor& t) {
-  if (!t) return t;
-  return torch::stable::contiguous(torch::stable::to(*t, ScalarType::Long));
 }
 
 }  // namespace structops

@@ -13,7 +13,7 @@ std::vector<int8_t> assign_levels(const char* op, const double* rois, int64_t co
                                   const OptionalTensor& valid) {
   const int64_t maps = static_cast<int64_t>(scales.size());
   const LevelRule rule = level_rule(scales.data(), maps, canonical_scale, canonical_level);
-  const OptionalTensor given = as_long(levels), counts = as_long(valid);
+  const OptionalTensor given = dense(levels, ScalarType::Long), counts = dense(valid, ScalarType::Long);
   const auto* chosen = given ? static_cast<const int64_t*>(given->const_data_ptr()) : nullptr;
   const auto* boxes = counts ? static_cast<const int64_t*>(counts->const_data_ptr()) : nullptr;
   const int64_t images = boxes ? counts->size(0) : 0, rows = images ? count / images : 1;

@@ -17,7 +17,7 @@ struct Choice {
 
   Choice(const std::vector<double>& scales, double canonical_scale, int64_t canonical_level,
          const OptionalTensor& levels, const OptionalTensor& valid, int64_t rois)
-      : given(as_long(levels)), counts(as_long(valid)) {
+      : given(dense(levels, ScalarType::Long)), counts(dense(valid, ScalarType::Long)) {
     const int64_t maps = static_cast<int64_t>(scales.size());
     kernel = {level_rule(scales.data(), maps, canonical_scale, canonical_level), maps,
               given ? static_cast<const int64_t*>(given->const_data_ptr()) : nullptr,

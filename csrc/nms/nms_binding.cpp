@@ -1,5 +1,4 @@
 // nms and batched_nms for torch: schemas and the CPU binding (checks, allocation, then the kernel).
-#include <algorithm>
 #include <limits>
 
 #include "nms/nms.h"
@@ -8,28 +7,17 @@
 namespace structops {
 namespace {
 
-// Each conversion is a call through the dispatcher, microseconds that matter for ten boxes.
-Tensor dense(const Tensor& t, ScalarType type) {
-  const Tensor converted = t.scalar_type() == type ? t : torch::stable::to(t, type);
-  return converted.is_contiguous() ? converted : torch::stable::contiguous(converted);
-}
-
 Tensor keep(const Tensor& boxes, const Tensor& scores, const Tensor* idxs, double iou_threshold) {
   const int64_t n = boxes.size(0);
   STRUCTOPS_CHECK(n <= std::numeric_limits<uint32_t>::max(), "nms: at most 2^32 - 1 boxes, got ", n);
-  const ScalarType type = nms_type(boxes, scores);
+  const ScalarType type = wide_type(boxes, scores);
   const Tensor b = dense(boxes, type), s = dense(scores, type);
   const Tensor c = idxs == nullptr ? s : dense(*idxs, ScalarType::Long);
-  const int64_t* classes = idxs == nullptr ? nullptr : static_cast<const int64_t*>(c.const_data_ptr());
+  const int64_t* classes = idxs == nullptr ? nullptr : data<int64_t>(c);
   const auto run = [&]<class T>(T) {
-    return cpu::nms(static_cast<const T*>(b.const_data_ptr()), static_cast<const T*>(s.const_data_ptr()), classes, n,
-                    iou_threshold, parallel_for);
+    return cpu::nms(data<T>(b), data<T>(s), classes, n, iou_threshold, parallel_for);
   };
-  const std::vector<int64_t> kept = type == ScalarType::Double ? run(double()) : run(float());
-  const int64_t count = kept.size();
-  Tensor out = torch::stable::empty({count}, ScalarType::Long, std::nullopt, boxes.device());
-  std::copy(kept.begin(), kept.end(), static_cast<int64_t*>(out.mutable_data_ptr()));
-  return out;
+  return as_tensor(type == ScalarType::Double ? run(double()) : run(float()), boxes);
 }
 
 Tensor nms(const Tensor& boxes, const Tensor& scores, double iou_threshold) {

@@ -11,15 +11,15 @@ using torch::stable::accelerator::DeviceGuard;
 Tensor run(const Tensor& boxes, const Tensor& scores, const Tensor* idxs, double iou_threshold) {
   const DeviceGuard guard(boxes.get_device_index());
   const int64_t n = boxes.size(0);
-  Tensor kept = cuda::empty_like_device({n}, ScalarType::Long, boxes);
+  Tensor kept = empty({n}, ScalarType::Long, boxes);
   if (n == 0) return kept;
-  const Tensor count = cuda::empty_like_device({1}, ScalarType::Long, boxes);
+  const Tensor count = empty({1}, ScalarType::Long, boxes);
   const cuda::NmsOutput out{n, false, static_cast<int64_t*>(kept.mutable_data_ptr()),
                             static_cast<int64_t*>(count.mutable_data_ptr())};
   std::optional<Tensor> classes;
-  if (idxs != nullptr) classes = cuda::dense(*idxs, ScalarType::Long);
-  const ScalarType type = nms_type(boxes, scores);
-  const Tensor b = cuda::dense(boxes, type), s = cuda::dense(scores, type);
+  if (idxs != nullptr) classes = dense(*idxs, ScalarType::Long);
+  const ScalarType type = wide_type(boxes, scores);
+  const Tensor b = dense(boxes, type), s = dense(scores, type);
   const auto suppress = type == ScalarType::Double ? cuda::suppress<double> : cuda::suppress<float>;
   suppress(b, s, classes, 1, n, NmsFilter{}, iou_threshold, out);
   int64_t length = 0;

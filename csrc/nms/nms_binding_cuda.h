@@ -1,24 +1,12 @@
 // Greedy suppression on CUDA tensors: torch's stable sorts and the kernels, for one image or for many.
 #pragma once
 #include <array>
-#include <initializer_list>
 #include <optional>
 
 #include "common/cuda/binding.h"
 #include "nms/nms_cuda.h"
 
 namespace structops::cuda {
-
-inline Tensor empty_like_device(std::initializer_list<int64_t> size, ScalarType type, const Tensor& like) {
-  return torch::stable::empty(size, type, std::nullopt, like.device());
-}
-
-inline Tensor dense(const Tensor& t, ScalarType type) { return torch::stable::contiguous(torch::stable::to(t, type)); }
-
-template <class T>
-const T* data(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
 
 struct Sorted {
   Tensor values, indices;  // [B, N]
@@ -40,18 +28,17 @@ struct SortedByClass {
 
 // scores [B, N] of type T, classes [B, N] of int64 or none, all dense.
 template <class T>
-SortedByClass sort_by_class(const Tensor& scores, const std::optional<Tensor>& classes, int64_t images, int64_t n,
+SortedByClass sort_by_class(const Tensor& scores, const OptionalTensor& classes, int64_t images, int64_t n,
                             const NmsFilter& filter) {
   const cudaStream_t stream = current_stream(scores);
   const ScalarType key_type = sizeof(NmsKey<T>) == 4 ? ScalarType::Int : ScalarType::Long;
-  const Tensor keys = empty_like_device({images, n}, key_type, scores);
-  STD_CUDA_CHECK(
-      nms_keys<T>(data<T>(scores), images, n, filter, static_cast<NmsKey<T>*>(keys.mutable_data_ptr()), stream));
+  const Tensor keys = empty({images, n}, key_type, scores);
+  STD_CUDA_CHECK(nms_keys<T>(data<T>(scores), images, n, filter, mutable_data<NmsKey<T>>(keys), stream));
   SortedByClass sorted{sort_rows(keys), std::nullopt};
   if (classes) {
-    const Tensor in_order = empty_like_device({images, n}, ScalarType::Long, scores);
+    const Tensor in_order = empty({images, n}, ScalarType::Long, scores);
     STD_CUDA_CHECK(nms_gather_classes(data<int64_t>(*classes), data<int64_t>(sorted.by_score.indices), images, n,
-                                      static_cast<int64_t*>(in_order.mutable_data_ptr()), stream));
+                                      mutable_data<int64_t>(in_order), stream));
     sorted.by_class = sort_rows(in_order);
   }
   return sorted;
@@ -59,8 +46,8 @@ SortedByClass sort_by_class(const Tensor& scores, const std::optional<Tensor>& c
 
 // The same with boxes [B, N, 4] of type T, dense. Queues everything on the current stream and waits for nothing.
 template <class T>
-void suppress(const Tensor& boxes, const Tensor& scores, const std::optional<Tensor>& classes, int64_t images,
-              int64_t n, const NmsFilter& filter, double iou_threshold, const NmsOutput& out) {
+void suppress(const Tensor& boxes, const Tensor& scores, const OptionalTensor& classes, int64_t images, int64_t n,
+              const NmsFilter& filter, double iou_threshold, const NmsOutput& out) {
   const auto [by_score, by_class] = sort_by_class<T>(scores, classes, images, n, filter);
   const NmsInput<T> in{images,
                        n,
@@ -69,8 +56,7 @@ void suppress(const Tensor& boxes, const Tensor& scores, const std::optional<Ten
                        by_class ? data<int64_t>(by_class->values) : nullptr,
                        data<NmsKey<T>>(by_score.values),
                        iou_threshold};
-  const Tensor workspace =
-      empty_like_device({static_cast<int64_t>(nms_workspace<T>(images, n))}, ScalarType::Byte, boxes);
+  const Tensor workspace = empty({static_cast<int64_t>(nms_workspace<T>(images, n))}, ScalarType::Byte, boxes);
   STD_CUDA_CHECK(nms<T>(in, data<T>(boxes), workspace.mutable_data_ptr(), out, current_stream(boxes)));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }

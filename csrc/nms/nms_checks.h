@@ -1,16 +1,14 @@
-// Argument checks that the CPU and CUDA bindings of NMS share, and what both compute in.
+// Argument checks that the bindings of NMS share.
 #pragma once
+#include <algorithm>
+#include <vector>
+
 #include "common/tensor.h"
 
 namespace structops {
 
 inline void check_iou_threshold(const char* op, double iou_threshold) {
   STRUCTOPS_CHECK(iou_threshold >= 0, op, ": iou_threshold must be 0 or more, got ", iou_threshold);  // NaN fails too
-}
-
-inline void check_floating(const char* op, const char* name, const Tensor& t) {
-  STRUCTOPS_CHECK(is_floating(t.scalar_type()), op, ": ", name, " must be float16, bfloat16, float32 or float64, got ",
-                  torch::headeronly::toString(t.scalar_type()));
 }
 
 inline void check_integer(const char* op, const char* name, const Tensor& t) {
@@ -42,10 +40,11 @@ inline void check_nms(const char* op, const Tensor& boxes, const Tensor& scores,
   check_scores_and_classes(op, boxes, scores, idxs, iou_threshold);
 }
 
-// Half boxes are compared in float32, which holds them exactly; double stays double.
-inline ScalarType nms_type(const Tensor& boxes, const Tensor& scores) {
-  const bool is_double = boxes.scalar_type() == ScalarType::Double || scores.scalar_type() == ScalarType::Double;
-  return is_double ? ScalarType::Double : ScalarType::Float;
+// The result of the CPU kernels that return indices.
+inline Tensor as_tensor(const std::vector<int64_t>& indices, const Tensor& like) {
+  const Tensor out = empty({static_cast<int64_t>(indices.size())}, ScalarType::Long, like);
+  std::copy(indices.begin(), indices.end(), mutable_data<int64_t>(out));
+  return out;
 }
 
 }  // namespace structops

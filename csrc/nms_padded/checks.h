@@ -7,8 +7,6 @@
 
 namespace structops {
 
-using OptionalTensor = std::optional<Tensor>;
-
 // [B, N], as scores are.
 inline void check_each_box(const char* name, const Tensor& t, const Tensor& boxes) {
   constexpr const char* op = "nms_padded";
@@ -42,13 +40,18 @@ inline void check_nms_padded(const Tensor& boxes, const Tensor& scores, const Op
   STRUCTOPS_CHECK(max_output >= 0, op, ": max_output must be 0 or more, got ", max_output);
 }
 
+inline OptionalTensor dense_valid(const OptionalTensor& valid) {
+  const bool mask = valid && valid->scalar_type() == ScalarType::Bool;
+  return dense(valid, mask ? ScalarType::Bool : ScalarType::Long);
+}
+
 // The kernels' view of `valid`, dense and of int64 or bool, and of the threshold.
 inline NmsFilter nms_filter(const OptionalTensor& valid, const std::optional<double>& score_threshold) {
   NmsFilter filter;
   if (valid && valid->scalar_type() == ScalarType::Bool)
-    filter.mask = static_cast<const bool*>(valid->const_data_ptr());
+    filter.mask = data<bool>(*valid);
   else if (valid)
-    filter.counts = static_cast<const int64_t*>(valid->const_data_ptr());
+    filter.counts = data<int64_t>(*valid);
   filter.by_score = score_threshold.has_value();
   filter.score_threshold = score_threshold.value_or(0);
   return filter;

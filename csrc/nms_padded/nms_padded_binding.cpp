@@ -8,36 +8,21 @@
 namespace structops {
 namespace {
 
-Tensor dense(const Tensor& t, ScalarType type) {
-  return torch::stable::contiguous(t.scalar_type() == type ? t : torch::stable::to(t, type));
-}
-
-OptionalTensor dense(const OptionalTensor& t) {
-  if (!t) return t;
-  return dense(*t, t->scalar_type() == ScalarType::Bool ? ScalarType::Bool : ScalarType::Long);
-}
-
 std::tuple<Tensor, Tensor> nms_padded(const Tensor& boxes, const Tensor& scores, const OptionalTensor& idxs,
                                       const OptionalTensor& valid, double iou_threshold, int64_t max_output,
                                       std::optional<double> score_threshold) {
   check_nms_padded(boxes, scores, idxs, valid, iou_threshold, max_output);
   const int64_t images = boxes.size(0), n = boxes.size(1);
   STRUCTOPS_CHECK(n <= std::numeric_limits<uint32_t>::max(), "nms_padded: at most 2^32 - 1 boxes an image, got ", n);
-  Tensor indices = torch::stable::empty({images, max_output}, ScalarType::Long, std::nullopt, boxes.device());
-  Tensor counts = torch::stable::empty({images}, ScalarType::Long, std::nullopt, boxes.device());
-  const ScalarType type = nms_type(boxes, scores);
+  Tensor indices = empty({images, max_output}, ScalarType::Long, boxes);
+  Tensor counts = empty({images}, ScalarType::Long, boxes);
+  const ScalarType type = wide_type(boxes, scores);
   const Tensor b = dense(boxes, type), s = dense(scores, type);
-  const OptionalTensor c = dense(idxs), v = dense(valid);
+  const OptionalTensor c = dense(idxs, ScalarType::Long), v = dense_valid(valid);
   const auto run = [&]<class T>(T) {
-    const int64_t* classes = c ? static_cast<const int64_t*>(c->const_data_ptr()) : nullptr;
-    const cpu::NmsBatch<T> batch{images,
-                                 n,
-                                 static_cast<const T*>(b.const_data_ptr()),
-                                 static_cast<const T*>(s.const_data_ptr()),
-                                 classes,
-                                 nms_filter(v, score_threshold)};
-    cpu::nms_padded(batch, iou_threshold, max_output, static_cast<int64_t*>(indices.mutable_data_ptr()),
-                    static_cast<int64_t*>(counts.mutable_data_ptr()), parallel_for);
+    const cpu::NmsBatch<T> batch{images, n, data<T>(b), data<T>(s), data<int64_t>(c), nms_filter(v, score_threshold)};
+    cpu::nms_padded(batch, iou_threshold, max_output, mutable_data<int64_t>(indices), mutable_data<int64_t>(counts),
+                    parallel_for);
   };
   type == ScalarType::Double ? run(double()) : run(float());
   return {indices, counts};

@@ -1,5 +1,4 @@
 // nms_rotated and batched_nms_rotated for torch: schemas and the CPU binding (checks, allocation, then the kernel).
-#include <algorithm>
 #include <limits>
 
 #include "nms_rotated/nms_rotated.h"
@@ -14,17 +13,11 @@ Tensor keep(const char* op, const Tensor& boxes, const Tensor& scores, const Ten
   STRUCTOPS_CHECK(n <= std::numeric_limits<uint32_t>::max(), op, ": at most 2^32 - 1 boxes, got ", n);
   const Tensor b = dense(boxes, ScalarType::Double), s = dense(scores, wide_type(scores));
   const Tensor c = idxs == nullptr ? s : dense(*idxs, ScalarType::Long);
-  const cpu::NmsRotatedInput in{
-      n, static_cast<const double*>(b.const_data_ptr()), wide_type(boxes) == ScalarType::Float,
-      idxs == nullptr ? nullptr : static_cast<const int64_t*>(c.const_data_ptr()), iou_threshold};
-  const std::vector<int64_t> kept =
-      s.scalar_type() == ScalarType::Double
-          ? cpu::nms_rotated(in, static_cast<const double*>(s.const_data_ptr()), parallel_for)
-          : cpu::nms_rotated(in, static_cast<const float*>(s.const_data_ptr()), parallel_for);
-  const int64_t count = kept.size();
-  Tensor out = torch::stable::empty({count}, ScalarType::Long, std::nullopt, boxes.device());
-  std::copy(kept.begin(), kept.end(), static_cast<int64_t*>(out.mutable_data_ptr()));
-  return out;
+  const cpu::NmsRotatedInput in{n, data<double>(b), wide_type(boxes) == ScalarType::Float,
+                                idxs == nullptr ? nullptr : data<int64_t>(c), iou_threshold};
+  return as_tensor(s.scalar_type() == ScalarType::Double ? cpu::nms_rotated(in, data<double>(s), parallel_for)
+                                                         : cpu::nms_rotated(in, data<float>(s), parallel_for),
+                   boxes);
 }
 
 Tensor nms_rotated(const Tensor& boxes, const Tensor& scores, double iou_threshold) {

@@ -1,4 +1,4 @@
-// Argument checks and types that the CPU and CUDA bindings of NMS of rotated boxes share.
+// Argument checks that the CPU and CUDA bindings of NMS of rotated boxes share.
 #pragma once
 #include "box_iou_rotated/box_iou_rotated_checks.h"
 #include "nms/nms_checks.h"
@@ -9,11 +9,6 @@ inline void check_nms_rotated(const char* op, const Tensor& boxes, const Tensor&
                               double iou_threshold) {
   check_rotated_boxes(op, "boxes", boxes);
   check_scores_and_classes(op, boxes, scores, idxs, iou_threshold);
-}
-
-// Halves are sorted and prepared in float32, which holds them exactly.
-inline ScalarType wide_type(const Tensor& t) {
-  return t.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 }  // namespace structops

@@ -10,9 +10,8 @@ std::tuple<Tensor, Tensor, Tensor> sample_matches(const Tensor& matches, int64_t
                                                   const Tensor& seed) {
   check_sample_matches(matches, num_samples, positive_fraction, seed);
   SampleTensors t(matches, num_samples, positive_fraction);
-  cpu::sample_matches(t.params, static_cast<const int64_t*>(t.matches.const_data_ptr()),
-                      *static_cast<const int64_t*>(seed.const_data_ptr()), int64s(t.positives), int64s(t.negatives),
-                      int64s(t.counts), parallel_for);
+  cpu::sample_matches(t.params, data<int64_t>(t.matches), *data<int64_t>(seed), mutable_data<int64_t>(t.positives),
+                      mutable_data<int64_t>(t.negatives), mutable_data<int64_t>(t.counts), parallel_for);
   return {t.positives, t.negatives, t.counts};
 }
 

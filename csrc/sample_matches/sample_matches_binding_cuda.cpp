@@ -23,21 +23,19 @@ std::tuple<Tensor, Tensor, Tensor> sample_matches(const Tensor& matches, int64_t
   STRUCTOPS_CHECK(p.images <= kMaxImages, "sample_matches: at most ", kMaxImages, " images on a GPU, got ", p.images);
   if (p.images == 0) return {t.positives, t.negatives, t.counts};
   const cudaStream_t stream = cuda::current_stream(matches);
-  const auto scratch = [&](int64_t size, ScalarType type) {
-    return torch::stable::empty({size}, type, std::nullopt, matches.device());
-  };
+  const auto scratch = [&](int64_t size, ScalarType type) { return empty({size}, type, matches); };
   Tensor priorities = scratch(2 * p.images * p.anchors, ScalarType::Float);
-  auto* priority = static_cast<float*>(priorities.mutable_data_ptr());
-  STD_CUDA_CHECK(cuda::sample_priorities(p, static_cast<const int64_t*>(t.matches.const_data_ptr()),
-                                         static_cast<const int64_t*>(seed.const_data_ptr()), priority, stream));
+  auto* priority = mutable_data<float>(priorities);
+  STD_CUDA_CHECK(cuda::sample_priorities(p, data<int64_t>(t.matches), data<int64_t>(seed), priority, stream));
   // A map whose two classes are the positive and the negative anchors; those that are neither have priority 0.
   const cuda::TopK top{.maps = 1, .images = p.images, .classes = 2, .k = p.samples, .above = 0.0};
   const int64_t map[cuda::kScoreMapNumbers] = {1, 1, p.anchors, 0, 0, 1, 2 * p.anchors, p.anchors};
   Tensor workspace = scratch(static_cast<int64_t>(cuda::top_k_workspace<float>(top, map)), ScalarType::Byte);
   Tensor best = scratch(2 * p.images * p.samples, ScalarType::Int);
-  auto* chosen = static_cast<int32_t*>(best.mutable_data_ptr());
+  auto* chosen = mutable_data<int32_t>(best);
   STD_CUDA_CHECK(cuda::top_k<float>(top, {.m0 = priority}, map, workspace.mutable_data_ptr(), chosen, stream));
-  STD_CUDA_CHECK(cuda::sample_choose(p, chosen, int64s(t.positives), int64s(t.negatives), int64s(t.counts), stream));
+  STD_CUDA_CHECK(cuda::sample_choose(p, chosen, mutable_data<int64_t>(t.positives), mutable_data<int64_t>(t.negatives),
+                                     mutable_data<int64_t>(t.counts), stream));
   STD_CUDA_KERNEL_LAUNCH_CHECK();
   return {t.positives, t.negatives, t.counts};
 }

@@ -34,7 +34,7 @@ struct SampleTensors {
   SampleTensors(const Tensor& given, int64_t num_samples, double positive_fraction)
       : params{given.dim() == 2 ? given.size(0) : 1, given.size(-1), num_samples,
                static_cast<int64_t>(num_samples * positive_fraction)},
-        matches(torch::stable::contiguous(torch::stable::to(given, ScalarType::Long))),
+        matches(dense(given, ScalarType::Long)),
         positives(output(given, params.positives)),
         negatives(output(given, num_samples)),
         counts(output(given, 2)) {}
@@ -43,11 +43,8 @@ struct SampleTensors {
   Tensor output(const Tensor& like, int64_t columns) const {
     const int64_t size[2] = {params.images, columns};
     const bool batched = like.dim() == 2;
-    return torch::stable::empty({size + (batched ? 0 : 1), batched ? size_t{2} : size_t{1}}, ScalarType::Long,
-                                std::nullopt, like.device());
+    return empty({size + (batched ? 0 : 1), batched ? size_t{2} : size_t{1}}, ScalarType::Long, like);
   }
 };
-
-inline int64_t* int64s(Tensor& t) { return static_cast<int64_t*>(t.mutable_data_ptr()); }
 
 }  // namespace structops

@@ -27,19 +27,19 @@ struct DetectionParams {
 };
 
 // The deltas of a row and class among [B * R, C or 1, 4].
-STRUCTOPS_BOX_FUNCTION int64_t delta_index(const DetectionParams& p, int64_t row, int64_t label) {
+STRUCTOPS_HOST_DEVICE int64_t delta_index(const DetectionParams& p, int64_t row, int64_t label) {
   return 4 * (p.class_boxes ? row * p.classes + label : row);
 }
 
 // As torch divides by a number: on a GPU it multiplies by the reciprocal.
 template <class T>
-STRUCTOPS_BOX_FUNCTION T unweighted(const DetectionParams& p, T delta, double weight) {
+STRUCTOPS_HOST_DEVICE T unweighted(const DetectionParams& p, T delta, double weight) {
   return p.reciprocals ? delta * (T(1) / static_cast<T>(weight)) : delta / static_cast<T>(weight);
 }
 
 // The logarithm of a width or height, which torch takes the exponential of; NaN stays, as in torch.clamp.
 template <class T>
-STRUCTOPS_BOX_FUNCTION T size_code(const DetectionParams& p, T delta, double weight) {
+STRUCTOPS_HOST_DEVICE T size_code(const DetectionParams& p, T delta, double weight) {
   const T code = unweighted(p, delta, weight), most = static_cast<T>(p.bbox_xform_clip);
   return code > most ? most : code;
 }
@@ -47,8 +47,8 @@ STRUCTOPS_BOX_FUNCTION T size_code(const DetectionParams& p, T delta, double wei
 // The box of four deltas, clipped to its image [2] (height, width). ex, ey: the exponentials of its size codes, not
 // used with distances.
 template <class T>
-STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_clipped(const DetectionParams& p, const T* deltas, const BoxOf<T>& prior, T ex,
-                                               T ey, const T* image_size) {
+STRUCTOPS_HOST_DEVICE BoxOf<T> decode_clipped(const DetectionParams& p, const T* deltas, const BoxOf<T>& prior, T ex,
+                                              T ey, const T* image_size) {
   const BoxOf<T> box = p.distances
                            ? decode_distances(middle_size(prior), {deltas[0], deltas[1], deltas[2], deltas[3]}, true)
                            : decode_deltas(centre_size(prior), unweighted(p, deltas[0], p.weight_x),
@@ -57,7 +57,7 @@ STRUCTOPS_BOX_FUNCTION BoxOf<T> decode_clipped(const DetectionParams& p, const T
 }
 
 template <class T>
-STRUCTOPS_BOX_FUNCTION bool large_enough(const DetectionParams& p, const BoxOf<T>& box) {
+STRUCTOPS_HOST_DEVICE bool large_enough(const DetectionParams& p, const BoxOf<T>& box) {
   const T least = static_cast<T>(p.min_size);
   return p.min_size != p.min_size || (box.x2 - box.x1 >= least && box.y2 - box.y1 >= least);
 }

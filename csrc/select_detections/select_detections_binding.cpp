@@ -12,19 +12,6 @@ namespace {
 
 using Detections = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-Tensor dense(const Tensor& t, ScalarType type) {
-  return torch::stable::contiguous(t.scalar_type() == type ? t : torch::stable::to(t, type));
-}
-
-Tensor empty(const Tensor& like, std::initializer_list<int64_t> size, ScalarType type) {
-  return torch::stable::empty(size, type, std::nullopt, like.device());
-}
-
-template <class T>
-const T* data(const Tensor& t) {
-  return static_cast<const T*>(t.const_data_ptr());
-}
-
 // An op in place, some elements at a time.
 void in_parts(const char* op, Tensor values, int64_t part) {
   for (int64_t first = 0; first < values.size(0); first += part)
@@ -51,7 +38,7 @@ template <class T, class S>
 Tensor sigmoids(const Tensor& like, const S* source, const std::vector<int64_t>& at, const std::vector<int64_t>& ends,
                 ScalarType type) {
   const int64_t n = at.size();
-  Tensor values = empty(like, {(n + kSigmoidMultiple - 1) / kSigmoidMultiple * kSigmoidMultiple}, type);
+  Tensor values = empty({(n + kSigmoidMultiple - 1) / kSigmoidMultiple * kSigmoidMultiple}, type, like);
   T* value = static_cast<T*>(values.mutable_data_ptr());
   for (int64_t i = 0; i < values.size(0); ++i) value[i] = i < n ? static_cast<T>(source[at[i]]) : T(0);
   in_parts("aten::sigmoid_", values, kSigmoidPart);
@@ -61,7 +48,7 @@ Tensor sigmoids(const Tensor& like, const S* source, const std::vector<int64_t>&
     begin = end;
     int64_t i = std::lower_bound(at.begin(), at.end(), rest) - at.begin();
     if (i == n || at[i] >= end) continue;
-    Tensor last = empty(like, {end - rest}, type);
+    Tensor last = empty({end - rest}, type, like);
     T* element = static_cast<T*>(last.mutable_data_ptr());
     for (int64_t j = rest; j < end; ++j) element[j - rest] = static_cast<T>(source[j]);
     call_aten("aten::sigmoid_", "", last);
@@ -130,9 +117,8 @@ Detections run(const DetectionArguments& a, const Tensor& logits) {
   using T = cpu::WideOf<S>;
   const DetectionParams p = a.params(false);
   const ScalarType type = a.compute_type();
-  std::optional<Tensor> counts;
-  if (a.valid) counts = dense(*a.valid, ScalarType::Long);
-  const int64_t* valid = counts ? data<int64_t>(*counts) : nullptr;
+  const OptionalTensor counts = dense(a.valid, ScalarType::Long);
+  const int64_t* valid = data<int64_t>(counts);
   const std::vector<int64_t> levels = a.levels.empty() ? std::vector<int64_t>{p.rows} : a.levels;
   cpu::DetectionCandidates<T> found;
   if (a.sigmoid) {
@@ -142,15 +128,15 @@ Detections run(const DetectionArguments& a, const Tensor& logits) {
   }
   const Tensor deltas = dense(a.box_deltas, type), proposals = dense(a.proposals, type);
   const Tensor sizes = dense(a.image_sizes, type);
-  Tensor boxes = empty(logits, {p.images, p.detections_per_img, 4}, type),
-         scores = empty(logits, {p.images, p.detections_per_img}, type);
-  Tensor labels = empty(logits, {p.images, p.detections_per_img}, ScalarType::Long);
-  Tensor kept = empty(logits, {p.images}, ScalarType::Long);
+  Tensor boxes = empty({p.images, p.detections_per_img, 4}, type, logits),
+         scores = empty({p.images, p.detections_per_img}, type, logits);
+  Tensor labels = empty({p.images, p.detections_per_img}, ScalarType::Long, logits);
+  Tensor kept = empty({p.images}, ScalarType::Long, logits);
   const cpu::DetectionTensors<T> tensors{data<T>(deltas),
                                          data<T>(proposals),
                                          data<T>(sizes),
-                                         static_cast<T*>(boxes.mutable_data_ptr()),
-                                         static_cast<T*>(scores.mutable_data_ptr()),
+                                         mutable_data<T>(boxes),
+                                         mutable_data<T>(scores),
                                          static_cast<int64_t*>(labels.mutable_data_ptr()),
                                          static_cast<int64_t*>(kept.mutable_data_ptr())};
   // One of the two is 0.

@@ -12,16 +12,8 @@
 namespace structops {
 namespace {
 
-using cuda::data;
-using cuda::dense;
-using cuda::empty_like_device;
 using torch::stable::accelerator::DeviceGuard;
 using Detections = std::tuple<Tensor, Tensor, Tensor, Tensor>;
-
-template <class T>
-T* mutable_data(Tensor& t) {
-  return static_cast<T*>(t.mutable_data_ptr());
-}
 
 // [B, R, C], fresh
 Tensor scores_of(const DetectionArguments& a, ScalarType type) {
@@ -68,9 +60,8 @@ cuda::DetectionSlots best(const DetectionArguments& a, const DetectionParams& p,
   const auto& b = begins;
   const auto& m = pointers;
   slots.begins = {b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]};
-  chosen = empty_like_device({p.images, slots.count}, ScalarType::Int, scores);
-  const Tensor workspace =
-      empty_like_device({static_cast<int64_t>(cuda::top_k_workspace<T>(top, maps))}, ScalarType::Byte, scores);
+  chosen = empty({p.images, slots.count}, ScalarType::Int, scores);
+  const Tensor workspace = empty({static_cast<int64_t>(cuda::top_k_workspace<T>(top, maps))}, ScalarType::Byte, scores);
   STD_CUDA_CHECK(cuda::top_k<T>(top, {m[0], m[1], m[2], m[3], m[4], m[5], m[6], m[7]}, maps,
                                 workspace.mutable_data_ptr(), mutable_data<int32_t>(chosen), stream));
   slots.chosen = data<int32_t>(chosen);
@@ -83,15 +74,14 @@ Detections run(const DetectionArguments& a) {
   const ScalarType type = a.compute_type();
   const cudaStream_t stream = cuda::current_stream(a.class_scores);
   const auto empty = [&](std::initializer_list<int64_t> size, ScalarType of) {
-    return empty_like_device(size, of, a.class_scores);
+    return structops::empty(size, of, a.class_scores);
   };
   Tensor scores = scores_of(a, type);
   const Tensor deltas = dense(a.box_deltas, type), proposals = dense(a.proposals, type);
   const Tensor sizes = dense(a.image_sizes, type);
-  std::optional<Tensor> counts;
-  if (a.valid) counts = dense(*a.valid, ScalarType::Long);
+  const OptionalTensor counts = dense(a.valid, ScalarType::Long);
   const cuda::DetectionHead<T> head{data<T>(scores), data<T>(deltas), data<T>(proposals), data<T>(sizes),
-                                    counts ? data<int64_t>(*counts) : nullptr};
+                                    data<int64_t>(counts)};
   Tensor chosen = empty({0}, ScalarType::Int);
   cuda::DetectionSlots slots{p.rows * p.classes, nullptr, 1, false, {}};
   if (a.topk_candidates + a.per_class_topk > 0) slots = best<T>(a, p, scores, head.valid, chosen, stream);

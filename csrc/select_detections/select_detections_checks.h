@@ -75,20 +75,15 @@ inline void check_detections(const DetectionArguments& a) {
                     " dimensions for [", images, ", ", rows, ", ", classes, "]");
     STRUCTOPS_CHECK(t.device() == scores.device(), op, ": ", name, " must be on the same device as class_scores");
   };
-  const auto check_floating = [&](const char* name, const Tensor& t) {
-    STRUCTOPS_CHECK(is_floating(t.scalar_type()), op, ": ", name,
-                    " must be float16, bfloat16, float32 or float64, got ",
-                    torch::headeronly::toString(t.scalar_type()));
-  };
   check("box_deltas", a.box_deltas,
         is(a.box_deltas, {images, rows, 4}) || is(a.box_deltas, {images, rows, 4 * classes}),
         "[B, R, 4] or [B, R, 4 * C]");
   check("proposals", a.proposals, is(a.proposals, {images, rows, 4}) || is(a.proposals, {rows, 4}),
         "[B, R, 4] or [R, 4]");
   check("image_sizes", a.image_sizes, is(a.image_sizes, {images, 2}), "[B, 2]");
-  check_floating("class_scores", scores);
-  check_floating("box_deltas", a.box_deltas);
-  check_floating("proposals", a.proposals);
+  check_floating(op, "class_scores", scores);
+  check_floating(op, "box_deltas", a.box_deltas);
+  check_floating(op, "proposals", a.proposals);
   const ScalarType size_type = a.image_sizes.scalar_type();
   STRUCTOPS_CHECK(is_floating(size_type) || is_integer(size_type), op,
                   ": image_sizes must be of an integer or floating type, got ", torch::headeronly::toString(size_type));
@@ -99,7 +94,7 @@ inline void check_detections(const DetectionArguments& a) {
   }
   if (a.centerness) {
     check("centerness", *a.centerness, is(*a.centerness, {images, rows}), "[B, R]");
-    check_floating("centerness", *a.centerness);
+    check_floating(op, "centerness", *a.centerness);
     STRUCTOPS_CHECK(a.sigmoid, op, ": centerness goes with sigmoid scores");
   }
   STRUCTOPS_CHECK(a.levels.size() <= kMaxDetectionLevels, op, ": levels must be at most ", kMaxDetectionLevels,

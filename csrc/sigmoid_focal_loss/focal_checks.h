@@ -9,8 +9,7 @@ namespace structops {
 
 inline void check_focal(const char* op, const Tensor& inputs, const Tensor& targets, double alpha, double gamma,
                         int64_t reduction) {
-  STRUCTOPS_CHECK(is_floating(inputs.scalar_type()), op, ": inputs must be float16, bfloat16, float32 or float64, got ",
-                  torch::headeronly::toString(inputs.scalar_type()));
+  check_floating(op, "inputs", inputs);
   if (is_floating(targets.scalar_type())) {
     STRUCTOPS_CHECK(targets.scalar_type() == inputs.scalar_type(), op, ": targets must have the type of inputs");
     STRUCTOPS_CHECK(inputs.dim() == 1 && targets.dim() == 1 && targets.size(0) == inputs.size(0), op,

@@ -5,8 +5,8 @@
 namespace structops {
 namespace {
 
-Tensor empty(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef size) {
-  Tensor out = torch::stable::empty(size, like.scalar_type(), std::nullopt, like.device());
+Tensor empty_pages(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef size) {
+  Tensor out = empty(size, like.scalar_type(), like);
   cpu::advise_huge_pages(out.mutable_data_ptr(), out.numel() * out.element_size());
   return out;
 }
@@ -16,9 +16,9 @@ Tensor sigmoid_focal_loss(const Tensor& inputs, const Tensor& targets, double al
   const FocalLaw law = focal_law(alpha, gamma);
   const FocalTensors tensors(inputs, targets);
   const bool reduced = reduction != static_cast<int64_t>(Reduction::none);
-  Tensor out = reduced ? empty(inputs, {}) : empty(inputs, inputs.sizes());
+  Tensor out = reduced ? empty_pages(inputs, {}) : empty_pages(inputs, inputs.sizes());
   STRUCTOPS_DISPATCH_FLOATING(inputs.scalar_type(), "sigmoid_focal_loss", [&] {
-    auto* loss = static_cast<scalar_t*>(out.mutable_data_ptr());
+    auto* loss = mutable_data<scalar_t>(out);
     const auto in = tensors.as<scalar_t>();
     if (reduced) {
       const double sum = cpu::sigmoid_focal_loss_sum(law, in, parallel_for) / focal_divisor(inputs, reduction);
@@ -37,14 +37,14 @@ Tensor sigmoid_focal_loss_backward(const Tensor& grad, const Tensor& inputs, con
   check_focal_grad(op, grad, inputs, reduction);
   const FocalLaw law = focal_law(alpha, gamma);
   const FocalTensors tensors(inputs, targets);
-  Tensor grad_inputs = empty(inputs, inputs.sizes());
+  Tensor grad_inputs = empty_pages(inputs, inputs.sizes());
   const Tensor incoming = torch::stable::contiguous(grad);
   STRUCTOPS_DISPATCH_FLOATING(inputs.scalar_type(), "sigmoid_focal_loss_backward", [&] {
-    const auto* values = static_cast<const scalar_t*>(incoming.const_data_ptr());
+    const auto* values = data<scalar_t>(incoming);
     const bool reduced = reduction != static_cast<int64_t>(Reduction::none);
     const double factor = reduced ? static_cast<double>(*values) / focal_divisor(inputs, reduction) : 1.0;
     cpu::sigmoid_focal_loss_backward(law, tensors.as<scalar_t>(), reduced ? nullptr : values, factor,
-                                     static_cast<scalar_t*>(grad_inputs.mutable_data_ptr()), parallel_for);
+                                     mutable_data<scalar_t>(grad_inputs), parallel_for);
   });
   return grad_inputs;
 }

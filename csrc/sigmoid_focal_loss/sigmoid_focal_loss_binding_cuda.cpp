@@ -9,10 +9,6 @@ namespace {
 
 using torch::stable::accelerator::DeviceGuard;
 
-Tensor empty(torch::headeronly::IntHeaderOnlyArrayRef size, ScalarType type, const Tensor& like) {
-  return torch::stable::empty(size, type, std::nullopt, like.device());
-}
-
 Tensor sigmoid_focal_loss(const Tensor& inputs, const Tensor& targets, double alpha, double gamma, int64_t reduction) {
   check_focal("sigmoid_focal_loss", inputs, targets, alpha, gamma, reduction);
   const DeviceGuard guard(inputs.get_device_index());
@@ -24,10 +20,10 @@ Tensor sigmoid_focal_loss(const Tensor& inputs, const Tensor& targets, double al
   const Tensor partials = empty({partial_sums}, ScalarType::Double, inputs);
   STRUCTOPS_DISPATCH_FLOATING(inputs.scalar_type(), "sigmoid_focal_loss", [&] {
     using T = cuda::DeviceType<scalar_t>;
-    auto* loss = static_cast<T*>(out.mutable_data_ptr());
+    auto* loss = mutable_data<T>(out);
     const auto in = tensors.as<T>();
     STD_CUDA_CHECK(reduced ? cuda::sigmoid_focal_loss_sum(law, in, focal_divisor(inputs, reduction),
-                                                          static_cast<double*>(partials.mutable_data_ptr()), loss,
+                                                          mutable_data<double>(partials), loss,
                                                           cuda::current_stream(inputs))
                            : cuda::sigmoid_focal_loss(law, in, loss, cuda::current_stream(inputs)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
@@ -47,9 +43,8 @@ Tensor sigmoid_focal_loss_backward(const Tensor& grad, const Tensor& inputs, con
   STRUCTOPS_DISPATCH_FLOATING(inputs.scalar_type(), "sigmoid_focal_loss_backward", [&] {
     using T = cuda::DeviceType<scalar_t>;
     STD_CUDA_CHECK(cuda::sigmoid_focal_loss_backward(
-        focal_law(alpha, gamma), tensors.as<T>(), static_cast<const T*>(incoming.const_data_ptr()),
-        reduction != static_cast<int64_t>(Reduction::none), focal_divisor(inputs, reduction),
-        static_cast<T*>(grad_inputs.mutable_data_ptr()), cuda::current_stream(inputs)));
+        focal_law(alpha, gamma), tensors.as<T>(), data<T>(incoming), reduction != static_cast<int64_t>(Reduction::none),
+        focal_divisor(inputs, reduction), mutable_data<T>(grad_inputs), cuda::current_stream(inputs)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return grad_inputs;

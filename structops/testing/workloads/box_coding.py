@@ -54,7 +54,7 @@ def make(shape: Shape, encode: bool, backward: bool, name: str, device: torch.de
     anchors = spread_boxes(shape.anchors, draw).to(device)
     options: dict[str, Any] = {"coding": shape.coding, "weights": SSD}
     if encode:
-        coded = (anchors.cpu() + 4 * torch.randn(shape.anchors, 4, generator=draw)).to(device)
+        coded = (anchors.cpu() + torch.randn(shape.anchors, 4, generator=draw)).to(device)
     else:
         coded = torch.randn(shape.anchors, 4 * shape.classes, generator=draw).to(device)
     coder = _coder(shape.coding)

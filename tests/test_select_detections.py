@@ -213,7 +213,7 @@ def test_scores_at_the_threshold_are_dropped(place):
     box = torch.tensor([[[10.0, 10.0, 50.0, 50.0]]], device=place)
     deltas = torch.zeros(1, 1, 4, device=place)
     for limit, expected in ((0.5, 0), (0.49999999, 0), (0.4999999, 1), (threshold, 1)):
-        found = ops.select_detections(logits, deltas, box, [(100, 100)], score_threshold=limit)
+        found = ops.select_detections(logits, deltas, box, [(100, 100)], score_thresh=limit)
         assert found[3].tolist() == [expected], limit
 
 
@@ -233,7 +233,9 @@ def test_export_with_dynamic_sizes():
 
     class Module(torch.nn.Module):
         def forward(self, class_scores, box_deltas, proposals, image_sizes, valid):
-            return ops.select_detections(class_scores, box_deltas, proposals, image_sizes, valid=valid, detections=12)
+            return ops.select_detections(
+                class_scores, box_deltas, proposals, image_sizes, valid=valid, detections_per_img=12
+            )
 
     images, rows = torch.export.Dim("images", min=2), torch.export.Dim("rows", min=2)
     shapes = ({0: images, 1: rows}, {0: images, 1: rows}, {0: images, 1: rows}, {0: images}, {0: images})
@@ -242,7 +244,7 @@ def test_export_with_dynamic_sizes():
         for width in (33, 200):
             sizes = torch.tensor([[50, width]] * 3)[part]
             given = [*(t[part, : 40 - width % 7] for t in tensors[:3]), sizes, tensors[4][part]]
-            wanted = ops.select_detections(*given[:4], valid=given[4], detections=12)
+            wanted = ops.select_detections(*given[:4], valid=given[4], detections_per_img=12)
             assert all(map(torch.equal, program(*given), wanted))
 
 

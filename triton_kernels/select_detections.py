@@ -90,13 +90,13 @@ def launches(
     x, y, width, height = options["weights"]
     place = {"rows": rows, "classes": classes, "slots": slots, "limit": limit, **_begins(levels), "BY_CLASS": by_class}
     shared = {"scores": scores, "deltas": deltas, "valid": valid, "chosen": chosen, "images": images, **place}
-    shared |= {"threshold_bits": double_bits(options["score_threshold"]), "background": options["background"]}
+    shared |= {"threshold_bits": double_bits(options["score_thresh"]), "background": options["background"]}
     shared |= {"CLASS_BOXES": deltas.shape[2] != 4, "RECIPROCALS": device.type != "cpu", "BLOCK": 256}
     grid = (triton.cdiv(images * slots, 256),)
     codes = coded = None
     if not options["distances"]:
         codes = torch.empty((*shape, 2), dtype=dtype, device=device)
-        weights = {"WEIGHT_WIDTH": width, "WEIGHT_HEIGHT": height, "CLIP": options["clip"]}
+        weights = {"WEIGHT_WIDTH": width, "WEIGHT_HEIGHT": height, "CLIP": options["bbox_xform_clip"]}
         coded = Launch(detection_sizes_kernel, grid, {**shared, "codes": codes, **weights}, _EXACT)
     decoded = {**shared, "proposals": proposals, "sizes": sizes, "exponentials": codes, "boxes": boxes, "keys": keys}
     decoded |= {"SHARED": proposals.dim() == 2, "WEIGHT_X": x, "WEIGHT_Y": y, "MIN_SIZE": options["min_size"]}
@@ -117,19 +117,19 @@ def _nms_launch(
     keys: torch.Tensor,
     order: torch.Tensor,
     place: dict[str, Any],
-    iou_threshold: float,
-    detections: int,
+    nms_thresh: float,
+    detections_per_img: int,
 ) -> tuple[tuple[torch.Tensor, ...], Launch]:
     images, device, dtype = len(boxes), boxes.device, boxes.dtype
     found = (
-        torch.empty((images, detections, 4), dtype=dtype, device=device),
-        torch.empty((images, detections), dtype=dtype, device=device),
-        torch.empty((images, detections), dtype=torch.int64, device=device),
+        torch.empty((images, detections_per_img, 4), dtype=dtype, device=device),
+        torch.empty((images, detections_per_img), dtype=dtype, device=device),
+        torch.empty((images, detections_per_img), dtype=torch.int64, device=device),
         torch.empty(images, dtype=torch.int64, device=device),
     )
     arguments = {"scores": scores, "chosen": chosen, "boxes": boxes, "keys": keys, "order": order, **place}
     arguments |= dict(zip(("out_boxes", "out_scores", "labels", "counts"), found, strict=True))
-    arguments |= {"detections": detections, "iou_bits": double_bits(round_down(iou_threshold, dtype))}
+    arguments |= {"detections": detections_per_img, "iou_bits": double_bits(round_down(nms_thresh, dtype))}
     # All pairs of a block are in registers: more than 32 doubles spill.
     wide = dtype == torch.float64
     arguments |= {"BLOCK": 32 if wide else 64, "KEPT": 32}
@@ -156,13 +156,13 @@ def select_detections(
     background: int,
     distances: bool,
     weights: list[float],
-    clip: float,
-    score_threshold: float,
-    iou_threshold: float,
+    bbox_xform_clip: float,
+    score_thresh: float,
+    nms_thresh: float,
     min_size: float | None,
     topk_candidates: int,
     per_class_topk: int,
-    detections: int,
+    detections_per_img: int,
 ) -> tuple[torch.Tensor, ...]:
     """Boxes ``[B, D, 4]``, scores ``[B, D]``, labels ``[B, D]`` and counts ``[B]`` from logits ``[B, R, C]``."""
     given = (class_scores, box_deltas, proposals, centerness)
@@ -179,17 +179,19 @@ def select_detections(
         if valid is not None or (background >= 0 and not by_class):
             run(device, [_mask_launch(scores, valid, background)])
         # Greater than the threshold in the scores' type, as torch compares them.
-        above = score_threshold if dtype == torch.float64 else ctypes.c_float(score_threshold).value
+        above = score_thresh if dtype == torch.float64 else ctypes.c_float(score_thresh).value
         chosen = top_k(_maps(scores, levels, by_class), limit, above).flatten(1)
-    options = {"weights": weights, "clip": clip, "min_size": min_size, "distances": distances}
-    options |= {"score_threshold": score_threshold, "background": background}
+    options = {"weights": weights, "bbox_xform_clip": bbox_xform_clip, "min_size": min_size, "distances": distances}
+    options |= {"score_thresh": score_thresh, "background": background}
     todo = launches(scores, deltas, proposals, sizes, valid, chosen, limit, by_class, levels, options)
     if not distances:
         run(device, [todo["coded"]])
         todo["codes"].exp_()
     run(device, [todo["decoded"]])
     keys, order = todo["keys"].sort(stable=True)
-    found, launch = _nms_launch(scores, chosen, todo["boxes"], keys, order, todo["place"], iou_threshold, detections)
+    found, launch = _nms_launch(
+        scores, chosen, todo["boxes"], keys, order, todo["place"], nms_thresh, detections_per_img
+    )
     run(device, [launch])
     return found
 
@@ -200,7 +202,7 @@ def ahead_of_time() -> Iterator[tuple[str, Launch]]:
     def meta(*size: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(size, dtype=dtype, device="meta")
 
-    options = {"weights": [10.0, 10.0, 5.0, 5.0], "clip": 4.135, "score_threshold": 0.05}
+    options = {"weights": [10.0, 10.0, 5.0, 5.0], "bbox_xform_clip": 4.135, "score_thresh": 0.05}
     images, rows, classes = 2, 1000, 91
     # Halves are computed with in float32.
     for name, dtype in (("bfloat16-in-float32", torch.float32), ("float64", torch.float64)):

@@ -20,10 +20,10 @@ struct DetectionParams {
   bool distances;      // deltas are distances from the centre to the sides, in units of the proposal's size
   double weight_x, weight_y, weight_width, weight_height;  // that other deltas are divided by
   bool reciprocals;                                        // weights are multiplied by as such
-  double clip;                                             // of the logarithms of sizes
-  double score_threshold, iou_threshold;
-  double min_size;     // NaN: none
-  int64_t detections;  // D
+  double bbox_xform_clip;                                  // of the logarithms of sizes
+  double score_thresh, nms_thresh;
+  double min_size;             // NaN: none
+  int64_t detections_per_img;  // D
 };
 
 // The deltas of a row and class among [B * R, C or 1, 4].
@@ -37,7 +37,7 @@ STRUCTOPS_BOX_FUNCTION T unweighted(const DetectionParams& p, T delta, double we
 }
 template <class T>
 STRUCTOPS_BOX_FUNCTION T size_code(const DetectionParams& p, T delta, double weight) {
-  return size_code(delta, weight, p.reciprocals, p.clip);
+  return size_code(delta, weight, p.reciprocals, p.bbox_xform_clip);
 }
 
 // The box of four deltas, clipped to its image [2] (height, width). ex, ey: the exponentials of its size codes, not

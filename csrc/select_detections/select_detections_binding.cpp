@@ -84,9 +84,8 @@ auto by_sigmoid(const DetectionArguments& a, const DetectionParams& p, const std
                 const Tensor& logits, const int64_t* valid) {
   using T = cpu::WideOf<S>;
   const ScalarType type = a.compute_type();
-  const double share = p.score_threshold > 0 && a.centerness ? p.score_threshold : 1.0;  // centerness is at most 1
-  auto found =
-      cpu::detection_candidates(p, data<S>(logits), valid, least_logit(p.score_threshold * share), parallel_for);
+  const double share = p.score_thresh > 0 && a.centerness ? p.score_thresh : 1.0;  // centerness is at most 1
+  auto found = cpu::detection_candidates(p, data<S>(logits), valid, least_logit(p.score_thresh * share), parallel_for);
   // Where candidates, and the ends of each image's levels, are among the logits, and among centerness.
   std::vector<int64_t> logit, row, logit_ends, row_ends;
   for (int64_t b = 0; b < p.images; ++b) {
@@ -111,7 +110,7 @@ auto by_sigmoid(const DetectionArguments& a, const DetectionParams& p, const std
     scores = call_aten("aten::sqrt", "", scores);  // torch's own: it is not always the nearest number
   }
   std::copy_n(data<T>(scores), found.size(), found.score.begin());
-  cpu::keep_above(found, static_cast<T>(p.score_threshold));
+  cpu::keep_above(found, static_cast<T>(p.score_thresh));
   return found;
 }
 
@@ -119,7 +118,7 @@ template <class T>
 auto by_softmax(const DetectionParams& p, const Tensor& logits, const int64_t* valid) {
   const Tensor scores = call_aten("aten::_softmax", "", logits, int64_t(2), false);
   const T* score = data<T>(scores);
-  const T above = std::nextafter(static_cast<T>(p.score_threshold), std::numeric_limits<T>::infinity());
+  const T above = std::nextafter(static_cast<T>(p.score_thresh), std::numeric_limits<T>::infinity());
   auto found = cpu::detection_candidates(p, score, valid, above, parallel_for);
   for (int64_t b = 0; b < p.images; ++b)
     for (int64_t i = found.begin[b]; i < found.begin[b + 1]; ++i)
@@ -145,9 +144,9 @@ Detections run(const DetectionArguments& a, const Tensor& logits) {
   }
   const Tensor deltas = dense(a.box_deltas, type), proposals = dense(a.proposals, type);
   const Tensor sizes = dense(a.image_sizes, type);
-  Tensor boxes = empty(logits, {p.images, p.detections, 4}, type),
-         scores = empty(logits, {p.images, p.detections}, type);
-  Tensor labels = empty(logits, {p.images, p.detections}, ScalarType::Long);
+  Tensor boxes = empty(logits, {p.images, p.detections_per_img, 4}, type),
+         scores = empty(logits, {p.images, p.detections_per_img}, type);
+  Tensor labels = empty(logits, {p.images, p.detections_per_img}, ScalarType::Long);
   Tensor kept = empty(logits, {p.images}, ScalarType::Long);
   const cpu::DetectionTensors<T> tensors{data<T>(deltas),
                                          data<T>(proposals),
@@ -165,12 +164,13 @@ Detections run(const DetectionArguments& a, const Tensor& logits) {
 Detections select_detections(const Tensor& class_scores, const Tensor& box_deltas, const Tensor& proposals,
                              const Tensor& image_sizes, const std::optional<Tensor>& valid,
                              const std::optional<Tensor>& centerness, const std::vector<int64_t>& levels, bool sigmoid,
-                             int64_t background, bool distances, const std::vector<double>& weights, double clip,
-                             double score_threshold, double iou_threshold, const std::optional<double>& min_size,
-                             int64_t topk_candidates, int64_t per_class_topk, int64_t detections) {
-  const DetectionArguments a{class_scores,    box_deltas,    proposals,  image_sizes,     valid,          centerness,
-                             levels,          sigmoid,       background, distances,       weights,        clip,
-                             score_threshold, iou_threshold, min_size,   topk_candidates, per_class_topk, detections};
+                             int64_t background, bool distances, const std::vector<double>& weights,
+                             double bbox_xform_clip, double score_thresh, double nms_thresh,
+                             const std::optional<double>& min_size, int64_t topk_candidates, int64_t per_class_topk,
+                             int64_t detections_per_img) {
+  const DetectionArguments a{class_scores, box_deltas, proposals,  image_sizes,     valid,          centerness,
+                             levels,       sigmoid,    background, distances,       weights,        bbox_xform_clip,
+                             score_thresh, nms_thresh, min_size,   topk_candidates, per_class_topk, detections_per_img};
   check_detections(a);
   // Half logits are read as they are where few of them are needed.
   const ScalarType compute = a.compute_type(), given = class_scores.scalar_type();
@@ -186,9 +186,10 @@ Detections select_detections(const Tensor& class_scores, const Tensor& box_delta
 STABLE_TORCH_LIBRARY_FRAGMENT(structops, m) {
   m.def(
       "select_detections(Tensor class_scores, Tensor box_deltas, Tensor proposals, Tensor image_sizes, Tensor? valid, "
-      "Tensor? centerness, int[] levels, bool sigmoid, int background, bool distances, float[] weights, float clip, "
-      "float score_threshold, float iou_threshold, float? min_size, int topk_candidates, int per_class_topk, "
-      "int detections) -> (Tensor, Tensor, Tensor, Tensor)");
+      "Tensor? centerness, int[] levels, bool sigmoid, int background, bool distances, float[] weights, float "
+      "bbox_xform_clip, "
+      "float score_thresh, float nms_thresh, float? min_size, int topk_candidates, int per_class_topk, "
+      "int detections_per_img) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(structops, CPU, m) { m.impl("select_detections", TORCH_BOX(&select_detections)); }

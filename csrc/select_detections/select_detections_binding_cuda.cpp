@@ -54,7 +54,7 @@ cuda::DetectionSlots best(const DetectionArguments& a, const DetectionParams& p,
   const int64_t limit = std::min(by_class ? a.per_class_topk : a.topk_candidates, longest);
   // Scores greater than the threshold in T, as torch compares them.
   const cuda::TopK top{static_cast<int64_t>(levels.size()), p.images, by_class ? p.classes : 1, limit,
-                       static_cast<double>(static_cast<T>(p.score_threshold))};
+                       static_cast<double>(static_cast<T>(p.score_thresh))};
   cuda::DetectionSlots slots{top.maps * top.classes * limit, nullptr, limit, by_class, {}};
   int64_t begins[cuda::kMaxScoreMaps] = {}, maps[cuda::kMaxScoreMaps * cuda::kScoreMapNumbers] = {};
   const void* pointers[cuda::kMaxScoreMaps] = {};
@@ -106,8 +106,10 @@ Detections run(const DetectionArguments& a) {
   STD_CUDA_CHECK(cuda::detection_boxes<T>(p, slots, head, p.distances ? nullptr : data<T>(exponentials),
                                           mutable_data<T>(boxes), mutable_data<cuda::NmsKey<T>>(keys), stream));
   const cuda::Sorted sorted = cuda::sort_rows(keys);
-  Tensor out_boxes = empty({p.images, p.detections, 4}, type), out_scores = empty({p.images, p.detections}, type);
-  Tensor labels = empty({p.images, p.detections}, ScalarType::Long), found = empty({p.images}, ScalarType::Long);
+  Tensor out_boxes = empty({p.images, p.detections_per_img, 4}, type),
+         out_scores = empty({p.images, p.detections_per_img}, type);
+  Tensor labels = empty({p.images, p.detections_per_img}, ScalarType::Long),
+         found = empty({p.images}, ScalarType::Long);
   STD_CUDA_CHECK(cuda::detection_nms<T>(p, slots, head, data<T>(boxes),
                                         {data<cuda::NmsKey<T>>(sorted.values), data<int64_t>(sorted.indices)},
                                         {mutable_data<T>(out_boxes), mutable_data<T>(out_scores),
@@ -120,12 +122,13 @@ Detections run(const DetectionArguments& a) {
 Detections select_detections(const Tensor& class_scores, const Tensor& box_deltas, const Tensor& proposals,
                              const Tensor& image_sizes, const std::optional<Tensor>& valid,
                              const std::optional<Tensor>& centerness, const std::vector<int64_t>& levels, bool sigmoid,
-                             int64_t background, bool distances, const std::vector<double>& weights, double clip,
-                             double score_threshold, double iou_threshold, const std::optional<double>& min_size,
-                             int64_t topk_candidates, int64_t per_class_topk, int64_t detections) {
-  const DetectionArguments a{class_scores,    box_deltas,    proposals,  image_sizes,     valid,          centerness,
-                             levels,          sigmoid,       background, distances,       weights,        clip,
-                             score_threshold, iou_threshold, min_size,   topk_candidates, per_class_topk, detections};
+                             int64_t background, bool distances, const std::vector<double>& weights,
+                             double bbox_xform_clip, double score_thresh, double nms_thresh,
+                             const std::optional<double>& min_size, int64_t topk_candidates, int64_t per_class_topk,
+                             int64_t detections_per_img) {
+  const DetectionArguments a{class_scores, box_deltas, proposals,  image_sizes,     valid,          centerness,
+                             levels,       sigmoid,    background, distances,       weights,        bbox_xform_clip,
+                             score_thresh, nms_thresh, min_size,   topk_candidates, per_class_topk, detections_per_img};
   check_detections(a);
   const DeviceGuard guard(class_scores.get_device_index());
   return a.compute_type() == ScalarType::Double ? run<double>(a) : run<float>(a);

@@ -20,9 +20,9 @@ struct DetectionArguments {
   int64_t background;
   bool distances;
   const std::vector<double>& weights;
-  double clip, score_threshold, iou_threshold;
+  double bbox_xform_clip, score_thresh, nms_thresh;
   const std::optional<double>& min_size;
-  int64_t topk_candidates, per_class_topk, detections;
+  int64_t topk_candidates, per_class_topk, detections_per_img;
 
   ScalarType compute_type() const {
     const bool wide = is_double(class_scores) || is_double(box_deltas) || is_double(proposals) ||
@@ -44,11 +44,11 @@ struct DetectionArguments {
             weights[2],
             weights[3],
             reciprocals,
-            clip,
-            score_threshold,
-            iou_threshold,
+            bbox_xform_clip,
+            score_thresh,
+            nms_thresh,
             min_size.value_or(std::numeric_limits<double>::quiet_NaN()),
-            detections};
+            detections_per_img};
   }
 
  private:
@@ -119,10 +119,10 @@ inline void check_detections(const DetectionArguments& a) {
   const auto check_number = [&](const char* name, double number) {
     STRUCTOPS_CHECK(!std::isnan(number), op, ": ", name, " must not be NaN");
   };
-  check_number("clip", a.clip);
-  check_number("score_threshold", a.score_threshold);
+  check_number("bbox_xform_clip", a.bbox_xform_clip);
+  check_number("score_thresh", a.score_thresh);
   check_number("min_size", a.min_size.value_or(0.0));
-  STRUCTOPS_CHECK(a.iou_threshold >= 0, op, ": iou_threshold must be 0 or more, got ", a.iou_threshold);
+  STRUCTOPS_CHECK(a.nms_thresh >= 0, op, ": nms_thresh must be 0 or more, got ", a.nms_thresh);
   const auto check_limit = [&](const char* name, int64_t limit) {
     STRUCTOPS_CHECK(limit >= 0, op, ": ", name, " must not be negative, got ", limit);
   };
@@ -133,7 +133,7 @@ inline void check_detections(const DetectionArguments& a) {
   };
   check_best("topk_candidates", a.topk_candidates);
   check_best("per_class_topk", a.per_class_topk);
-  check_limit("detections", a.detections);
+  check_limit("detections_per_img", a.detections_per_img);
   STRUCTOPS_CHECK(a.topk_candidates == 0 || a.per_class_topk == 0, op,
                   ": per_class_topk does not go together with topk_candidates");
 }

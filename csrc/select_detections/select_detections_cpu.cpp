@@ -52,7 +52,7 @@ class Kept {
   const T limit_;
 
  public:
-  Kept(int64_t capacity, double iou_threshold) : limit_(round_down<T>(iou_threshold)) {
+  Kept(int64_t capacity, double nms_thresh) : limit_(round_down<T>(nms_thresh)) {
     const int64_t row = (capacity + kWidest - 1) / kWidest * kWidest;
     memory_ = std::make_unique_for_overwrite<T[]>(6 * row);
     T* m = memory_.get();
@@ -129,7 +129,7 @@ struct DetectionImage {
       }
       exponentials(sizes.data(), sizes.size());
     }
-    for (size_t i = 0; i < order.size() && kept.count() < p.detections; ++i) {
+    for (size_t i = 0; i < order.size() && kept.count() < p.detections_per_img; ++i) {
       const BoxOf<T> box =
           decode_clipped(p, delta(order[i]), reinterpret_cast<const BoxOf<T>*>(t.proposals)[row[order[i]]],
                          p.distances ? T(0) : sizes[2 * i], p.distances ? T(0) : sizes[2 * i + 1], t.image_sizes);
@@ -142,12 +142,12 @@ struct DetectionImage {
   }
 
   void select(Exponentials<T> exponentials) const {
-    Kept<T> kept(std::min(p.detections, candidates), p.iou_threshold);
+    Kept<T> kept(std::min(p.detections_per_img, candidates), p.nms_thresh);
     std::vector<int64_t> taken(limits.by_class ? p.classes : limits.levels.size());
     std::vector<int32_t> best, order;
     // A few times as many as are wanted are enough as a rule; 8 times as many again, until there are no more.
-    int64_t looked = 0, size = std::max<int64_t>(256, 4 * p.detections);
-    for (; looked < candidates && kept.count() < p.detections; size *= 8) {
+    int64_t looked = 0, size = std::max<int64_t>(256, 4 * p.detections_per_img);
+    for (; looked < candidates && kept.count() < p.detections_per_img; size *= 8) {
       size = std::min(size, candidates);
       best.resize(size);
       top_k(score, {{1, 1, candidates}, {0, 0, 1}}, size, kNoFloor, best.data());
@@ -157,9 +157,9 @@ struct DetectionImage {
       walk(order, kept, exponentials);
     }
     *t.counts = kept.count();
-    std::fill(t.boxes + 4 * kept.count(), t.boxes + 4 * p.detections, T(0));
-    std::fill(t.scores + kept.count(), t.scores + p.detections, T(0));
-    std::fill(t.labels + kept.count(), t.labels + p.detections, -1);
+    std::fill(t.boxes + 4 * kept.count(), t.boxes + 4 * p.detections_per_img, T(0));
+    std::fill(t.scores + kept.count(), t.scores + p.detections_per_img, T(0));
+    std::fill(t.labels + kept.count(), t.labels + p.detections_per_img, -1);
   }
 };
 
@@ -243,7 +243,7 @@ void select_detections(const DetectionParams& p, const DetectionLimits& limits, 
       [](int64_t first, int64_t last, void* pointer) {
         const auto& [p, limits, c, t, exponentials] = *static_cast<Context*>(pointer);
         for (int64_t image = first; image < last; ++image) {
-          const int64_t begin = c.begin[image], d = image * p.detections;
+          const int64_t begin = c.begin[image], d = image * p.detections_per_img;
           const T* deltas = t.deltas + delta_index(p, image * p.rows, 0);
           const T* proposals = t.proposals + (p.shared ? 0 : image * p.rows * 4);
           const DetectionImage<T> one{p,

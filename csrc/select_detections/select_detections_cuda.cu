@@ -45,7 +45,7 @@ __device__ __forceinline__ Candidate eligible(const DetectionParams& p, const De
   if (c.label == p.background || c.row >= rows) c.label = -1;
   if (c.label < 0) return c;
   score = head.scores[(image * p.rows + c.row) * p.classes + c.label];
-  if (!(score > static_cast<T>(p.score_threshold))) c.label = -1;
+  if (!(score > static_cast<T>(p.score_thresh))) c.label = -1;
   return c;
 }
 
@@ -126,10 +126,10 @@ __global__ void __launch_bounds__(kThreads)
   __shared__ int labels[kThreads];
   __shared__ unsigned kept[kWords];
   const int thread = threadIdx.x, warp = thread / 32;
-  const int64_t image = blockIdx.x, first = image * slots.count, first_out = image * p.detections;
+  const int64_t image = blockIdx.x, first = image * slots.count, first_out = image * p.detections_per_img;
   Box<T>* const out_boxes = reinterpret_cast<Box<T>*>(out.boxes) + first_out;
   int64_t found = 0;
-  for (int64_t begin = 0; begin < slots.count && found < p.detections; begin += kThreads) {
+  for (int64_t begin = 0; begin < slots.count && found < p.detections_per_img; begin += kThreads) {
     const int64_t place = begin + thread;
     bool open = place < slots.count && order.keys[first + place] != kNoBox<T>;
     if (!__syncthreads_or(open)) break;  // after the last candidate, all slots are empty
@@ -183,16 +183,16 @@ __global__ void __launch_bounds__(kThreads)
       __syncthreads();
     }
     const Rank rank(kept);
-    if (keep && found + rank.before < p.detections) {
+    if (keep && found + rank.before < p.detections_per_img) {
       const int64_t at = found + rank.before;
       out_boxes[at] = mine;
       out.scores[first_out + at] = score;
       out.labels[first_out + at] = c.label;
     }
-    found = found + rank.all < p.detections ? found + rank.all : p.detections;
+    found = found + rank.all < p.detections_per_img ? found + rank.all : p.detections_per_img;
     __syncthreads();
   }
-  for (int64_t d = found + thread; d < p.detections; d += kThreads) {
+  for (int64_t d = found + thread; d < p.detections_per_img; d += kThreads) {
     out_boxes[d] = Box<T>{};
     out.scores[first_out + d] = T(0);
     out.labels[first_out + d] = -1;
@@ -231,7 +231,7 @@ cudaError_t detection_nms(const DetectionParams& p, const DetectionSlots& slots,
                           const T* boxes, const DetectionOrder<T>& order, const DetectionOutput<T>& out,
                           cudaStream_t stream) {
   return launch(detection_nms_kernel<T>, dim3(unsigned(p.images)), dim3(kThreads), 0, stream, p, slots, head,
-                reinterpret_cast<const Box<T>*>(boxes), order, out, Overlap<T>(p.iou_threshold));
+                reinterpret_cast<const Box<T>*>(boxes), order, out, Overlap<T>(p.nms_thresh));
 }
 
 #define INSTANTIATE(T)                                                                                                \

@@ -51,12 +51,12 @@ def _takes(model: Any, coder: Own, tensors: Sequence[Any], image_shapes: Sequenc
 def _selected(model: Any, *tensors: Any, **options: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Boxes, scores and labels of each image, by the model's settings."""
     if isinstance(model.box_coder, BoxCoder):
-        options |= {"weights": model.box_coder.weights, "clip": model.box_coder.bbox_xform_clip}
+        options |= {"weights": model.box_coder.weights, "bbox_xform_clip": model.box_coder.bbox_xform_clip}
     *padded, counts = ops.select_detections(
         *tensors,
-        score_threshold=model.score_thresh,
-        iou_threshold=model.nms_thresh,
-        detections=model.detections_per_img,
+        score_thresh=model.score_thresh,
+        nms_thresh=model.nms_thresh,
+        detections_per_img=model.detections_per_img,
         **options,
     )
     return [tuple(t[image, :n] for t in padded) for image, n in enumerate(counts.tolist())]  # type: ignore[misc]

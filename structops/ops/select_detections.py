@@ -33,11 +33,11 @@ def select_detections(
     per_class_topk: int | None = None,
     coding: str = "deltas",
     weights: Sequence[float] = (10.0, 10.0, 5.0, 5.0),
-    clip: float = math.log(1000 / 16),
-    score_threshold: float = 0.05,
-    iou_threshold: float = 0.5,
+    bbox_xform_clip: float = math.log(1000 / 16),
+    score_thresh: float = 0.05,
+    nms_thresh: float = 0.5,
     min_size: float | None = 1e-2,
-    detections: int = 100,
+    detections_per_img: int = 100,
 ) -> Detections:
     """From what a detector's head says of proposals or anchors to its detections: scores, boxes, NMS, the best.
 
@@ -48,10 +48,11 @@ def select_detections(
 
         # RetinaNet: logits [B, A, K] of all levels, one after the other, anchors of each level's size
         activation="sigmoid", background=None, levels=sizes, topk_candidates=1000, weights=(1, 1, 1, 1),
-        min_size=None, detections=300
-        # FCOS, in addition: centerness [B, A], score_threshold=0.2, iou_threshold=0.6, detections=100 and
-        coding="distances"
-        # SSD: background=0, per_class_topk=400, score_threshold=0.01, iou_threshold=0.45, min_size=None, detections=200
+        min_size=None, detections_per_img=300
+        # FCOS, in addition: centerness [B, A], coding="distances", score_thresh=0.2, nms_thresh=0.6,
+        # detections_per_img=100
+        # SSD
+        background=0, per_class_topk=400, score_thresh=0.01, nms_thresh=0.45, min_size=None, detections_per_img=200
 
     Nothing waits for the device, and sizes do not depend on the data, so the whole can be captured in a CUDA graph
     (given tensors: numbers of a list are copied to the GPU, which waits). Not differentiable.
@@ -77,11 +78,11 @@ def select_detections(
             ``"distances"`` (Tian et al., "FCOS", 2019): of the left, top, right and bottom side from the centre of the
             proposal, in units of its width and height.
         weights: that deltas are divided by. Distances have none.
-        clip: the largest dw and dh (logarithms of a ratio of sizes).
-        score_threshold: a candidate's score is greater.
-        iou_threshold: a box is dropped when its intersection over union with a better one of its class is greater.
+        bbox_xform_clip: the largest dw and dh (logarithms of a ratio of sizes).
+        score_thresh: a candidate's score is greater.
+        nms_thresh: a box is dropped when its intersection over union with a better one of its class is greater.
         min_size: the smallest width and height, in pixels, of a clipped box; ``None``: any, inverted and NaN too.
-        detections: D, the most that an image can have.
+        detections_per_img: D, the most that an image can have.
 
     Returns:
         Boxes ``[B, D, 4]`` (x1, y1, x2, y2) in pixels, scores ``[B, D]``, labels ``[B, D]`` (int64; a column of
@@ -131,13 +132,13 @@ def select_detections(
         -1 if background is None else background,
         coding == "distances",
         [float(weight) for weight in weights],
-        float(clip),
-        float(score_threshold),
-        float(iou_threshold),
+        float(bbox_xform_clip),
+        float(score_thresh),
+        float(nms_thresh),
         None if min_size is None else float(min_size),
         topk_candidates or 0,
         per_class_topk or 0,
-        detections,
+        detections_per_img,
     )
 
 
@@ -187,13 +188,13 @@ def _check(
     background,
     distances,
     weights,
-    clip,
-    score_threshold,
-    iou_threshold,
+    bbox_xform_clip,
+    score_thresh,
+    nms_thresh,
     min_size,
     topk_candidates,
     per_class_topk,
-    detections,
+    detections_per_img,
 ) -> None:
     op = "select_detections"
     require(
@@ -247,17 +248,17 @@ def _check(
         len(weights) == 4 and all(w != 0 for w in weights),
         lambda: f"{op}: weights must be 4 numbers other than 0, got {list(weights)}",
     )
-    for name, number in (("clip", clip), ("score_threshold", score_threshold), ("min_size", min_size)):
+    for name, number in (("bbox_xform_clip", bbox_xform_clip), ("score_thresh", score_thresh), ("min_size", min_size)):
         require(number is None or number == number, lambda name=name: f"{op}: {name} must not be NaN")  # type: ignore[misc]
-    require(iou_threshold >= 0, lambda: f"{op}: iou_threshold must be 0 or more, got {iou_threshold}")
+    require(nms_thresh >= 0, lambda: f"{op}: nms_thresh must be 0 or more, got {nms_thresh}")
     for name, limit in (
         ("topk_candidates", topk_candidates),
         ("per_class_topk", per_class_topk),
-        ("detections", detections),
+        ("detections_per_img", detections_per_img),
     ):
         require(limit >= 0, lambda name=name, limit=limit: f"{op}: {name} must not be negative, got {limit}")  # type: ignore[misc]
         require(
-            limit <= MAX_TOPK or name == "detections",
+            limit <= MAX_TOPK or name == "detections_per_img",
             lambda name=name, limit=limit: f"{op}: {name} must be at most {MAX_TOPK}, got {limit}",  # type: ignore[misc]
         )
     require(

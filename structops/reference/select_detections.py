@@ -76,22 +76,22 @@ def select_detections(
     background: int,
     distances: bool,
     weights: list[float],
-    clip: float,
-    score_threshold: float,
-    iou_threshold: float,
+    bbox_xform_clip: float,
+    score_thresh: float,
+    nms_thresh: float,
     min_size: float | None,
     topk_candidates: int,
     per_class_topk: int,
-    detections: int,
+    detections_per_img: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Boxes ``[B, D, 4]``, scores ``[B, D]``, labels ``[B, D]`` and counts ``[B]`` from logits ``[B, R, C]``, deltas
     ``[B, R, 4]`` or ``[B, R, 4 * C]`` and boxes ``[B, R, 4]`` or ``[R, 4]``; the public function has the rest."""
     data = [class_scores, box_deltas, proposals, *([] if centerness is None else [centerness])]
     compute = torch.float64 if any(t.dtype == torch.float64 for t in data) else torch.float32
     images, rows, _ = class_scores.shape
-    boxes = box_deltas.new_zeros((images, detections, 4), dtype=compute)
-    scores = box_deltas.new_zeros((images, detections), dtype=compute)
-    labels = torch.full((images, detections), -1, dtype=torch.int64, device=boxes.device)
+    boxes = box_deltas.new_zeros((images, detections_per_img, 4), dtype=compute)
+    scores = box_deltas.new_zeros((images, detections_per_img), dtype=compute)
+    labels = torch.full((images, detections_per_img), -1, dtype=torch.int64, device=boxes.device)
     counts = torch.zeros(images, dtype=torch.int64, device=boxes.device)
     all_scores = scores_of(
         class_scores.to(compute).contiguous(),
@@ -103,7 +103,7 @@ def select_detections(
     level = torch.arange(max(len(levels), 1)).repeat_interleave(torch.tensor(levels or [rows])).to(boxes.device)
     for b in range(images):
         used = rows if valid is None else int(valid[b].clamp(0, rows))
-        passed = all_scores[b, :used] > score_threshold
+        passed = all_scores[b, :used] > score_thresh
         if background >= 0:
             passed[:, background] = False
         if per_class_topk:  # candidates are listed class by class
@@ -116,12 +116,12 @@ def select_detections(
             row, label, score = row[kept], label[kept], score[kept]
         priors = (proposals if proposals.dim() == 2 else proposals[b]).to(compute)
         of_class = label if codes.shape[2] > 1 else torch.zeros_like(label)
-        box = decode(codes[b, row, of_class], priors[row], distances, weights, clip)
+        box = decode(codes[b, row, of_class], priors[row], distances, weights, bbox_xform_clip)
         box = clip_to_image(box, image_sizes[b].to(compute))
         if min_size is not None:
             large = (box[:, 2:] - box[:, :2] >= min_size).all(1)
             box, score, label = box[large], score[large], label[large]
-        kept = batched_nms(box, score, label, iou_threshold)[:detections]
+        kept = batched_nms(box, score, label, nms_thresh)[:detections_per_img]
         n = len(kept)
         boxes[b, :n], scores[b, :n], labels[b, :n], counts[b] = box[kept], score[kept], label[kept], n
     return boxes, scores, labels, counts

@@ -15,9 +15,9 @@ CASES = CaseList()
 WIDTH, HEIGHT = 200, 120
 
 SIGMOID: Arguments = {"activation": "sigmoid", "background": None, "weights": (1, 1, 1, 1), "min_size": None}
-RETINANET: Arguments = {**SIGMOID, "topk_candidates": 8, "levels": (24, 12, 4, 0), "score_threshold": 0.3}
-FCOS: Arguments = {**RETINANET, "coding": "distances", "iou_threshold": 0.6, "score_threshold": 0.4}
-SSD: Arguments = {"per_class_topk": 6, "score_threshold": 0.01, "iou_threshold": 0.45, "min_size": None}
+RETINANET: Arguments = {**SIGMOID, "topk_candidates": 8, "levels": (24, 12, 4, 0), "score_thresh": 0.3}
+FCOS: Arguments = {**RETINANET, "coding": "distances", "nms_thresh": 0.6, "score_thresh": 0.4}
+SSD: Arguments = {"per_class_topk": 6, "score_thresh": 0.01, "nms_thresh": 0.45, "min_size": None}
 
 
 def head(
@@ -41,7 +41,7 @@ def head(
         "box_deltas": deltas,
         "proposals": centres[group] + torch.randn(size, generator=g, dtype=torch.float64),
         "image_sizes": sizes[torch.arange(images) % 3],
-        "detections": 12,
+        "detections_per_img": 12,
         **rest,
     }
 
@@ -59,7 +59,7 @@ def dense_head(g: torch.Generator, images: int, rows: int, classes: int, **rest:
 
 # Each kind of head.
 
-CASES.add("two-stage", "quick", lambda g: head(g, 1, 10, 3, detections=5))
+CASES.add("two-stage", "quick", lambda g: head(g, 1, 10, 3, detections_per_img=5))
 CASES.add("two-stage-padded", "quick", lambda g: head(g, 3, 40, 5, valid=torch.tensor([40, 17, 0])))
 CASES.add("retinanet", "quick", lambda g: dense_head(g, 2, 40, 3, **RETINANET))
 CASES.add("fcos", "quick", lambda g: dense_head(g, 2, 40, 3, **FCOS))
@@ -70,7 +70,7 @@ CASES.add("sigmoid-without-limits", "", lambda g: dense_head(g, 2, 50, 4, **SIGM
 CASES.add("sigmoid-box-for-each-class", "", lambda g: head(g, 1, 40, 3, **{**RETINANET, "weights": (10, 10, 5, 5)}))
 CASES.add("one-level", "", lambda g: dense_head(g, 1, 40, 3, **{**RETINANET, "levels": None}))
 CASES.add("background-last", "", lambda g: head(g, 1, 30, 4, background=3))
-CASES.add("no-background", "", lambda g: head(g, 1, 30, 4, background=None, score_threshold=0.2))
+CASES.add("no-background", "", lambda g: head(g, 1, 30, 4, background=None, score_thresh=0.2))
 
 
 @CASES.add("list-of-proposals")
@@ -89,11 +89,11 @@ def _(g):
 
 # Limits and thresholds.
 
-CASES.add("threshold=0", "", lambda g: head(g, 1, 20, 3, score_threshold=0.0, detections=100))
-CASES.add("threshold=-1", "", lambda g: dense_head(g, 1, 24, 3, **{**SIGMOID, "score_threshold": -1.0}))
-CASES.add("threshold=1", "", lambda g: head(g, 1, 20, 3, score_threshold=1.0))
-CASES.add("iou=0", "", lambda g: head(g, 1, 30, 4, iou_threshold=0.0, detections=100))
-CASES.add("iou-beyond-1", "", lambda g: head(g, 1, 30, 4, iou_threshold=1.5, detections=9))
+CASES.add("threshold=0", "", lambda g: head(g, 1, 20, 3, score_thresh=0.0, detections_per_img=100))
+CASES.add("threshold=-1", "", lambda g: dense_head(g, 1, 24, 3, **{**SIGMOID, "score_thresh": -1.0}))
+CASES.add("threshold=1", "", lambda g: head(g, 1, 20, 3, score_thresh=1.0))
+CASES.add("iou=0", "", lambda g: head(g, 1, 30, 4, nms_thresh=0.0, detections_per_img=100))
+CASES.add("iou-beyond-1", "", lambda g: head(g, 1, 30, 4, nms_thresh=1.5, detections_per_img=9))
 CASES.add("min_size=20", "", lambda g: head(g, 1, 30, 4, min_size=20.0))
 
 # Ties: the lower box and class, or class and box.
@@ -119,7 +119,7 @@ def _(g):
 CASES.add("no-images", "empty", lambda g: head(g, 0, 10, 3))
 CASES.add("no-rows", "empty quick", lambda g: head(g, 2, 0, 3, by_class=False))
 CASES.add("no-classes", "empty", lambda g: head(g, 2, 10, 0, by_class=False, background=None))
-CASES.add("no-detections-wanted", "empty", lambda g: head(g, 2, 10, 3, detections=0))
+CASES.add("no-detections-wanted", "empty", lambda g: head(g, 2, 10, 3, detections_per_img=0))
 
 # Hostile.
 
@@ -146,7 +146,7 @@ CASES.add(
     lambda g: _hostile(dense_head(g, 2, 40, 3, **FCOS), g, "class_scores", "box_deltas", "centerness"),
 )
 
-CASES.add("two-stage-300x91", "large", lambda g: head(g, 1, 300, 91, detections=100))
+CASES.add("two-stage-300x91", "large", lambda g: head(g, 1, 300, 91, detections_per_img=100))
 CASES.add("ssd-1000x9", "large", lambda g: dense_head(g, 1, 1000, 9, **{**SSD, "per_class_topk": 100}))
 
 
@@ -181,13 +181,13 @@ _ERRORS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("background-negative", {"background": -1}, r"background must not be negative"),
     ("weights-three", {"weights": (1, 1, 1)}, r"weights must be 4 numbers"),
     ("weights-zero", {"weights": (1, 1, 0, 1)}, r"weights must be 4 numbers other than 0"),
-    ("clip-nan", {"clip": NAN}, r"clip must not be NaN"),
-    ("score-threshold-nan", {"score_threshold": NAN}, r"score_threshold must not be NaN"),
+    ("clip-nan", {"bbox_xform_clip": NAN}, r"bbox_xform_clip must not be NaN"),
+    ("score-threshold-nan", {"score_thresh": NAN}, r"score_thresh must not be NaN"),
     ("min-size-nan", {"min_size": NAN}, r"min_size must not be NaN"),
-    ("iou-negative", {"iou_threshold": -0.5}, r"iou_threshold must be 0 or more"),
+    ("iou-negative", {"nms_thresh": -0.5}, r"nms_thresh must be 0 or more"),
     ("topk-zero", {"topk_candidates": 0}, r"topk_candidates, where it is given, must be positive"),
     ("both-topk", {"topk_candidates": 4, "per_class_topk": 4}, r"per_class_topk does not go together with"),
-    ("detections-negative", {"detections": -1}, r"detections must not be negative"),
+    ("detections-negative", {"detections_per_img": -1}, r"detections_per_img must not be negative"),
 )
 
 

@@ -27,14 +27,14 @@ ONE_STAGE: dict[str, Any] = {"activation": "sigmoid", "background": None, "topk_
 #: the arguments that make :func:`structops.ops.select_detections` torchvision's detector of that name
 SETTINGS: dict[str, dict[str, Any]] = {
     "faster_rcnn": {},
-    "retinanet": {**ONE_STAGE, "weights": (1.0, 1.0, 1.0, 1.0), "detections": 300},
-    "fcos": {**ONE_STAGE, "coding": "distances", "score_threshold": 0.2, "iou_threshold": 0.6},
+    "retinanet": {**ONE_STAGE, "weights": (1.0, 1.0, 1.0, 1.0), "detections_per_img": 300},
+    "fcos": {**ONE_STAGE, "coding": "distances", "score_thresh": 0.2, "nms_thresh": 0.6},
     "ssd": {
         "per_class_topk": 400,
-        "score_threshold": 0.01,
-        "iou_threshold": 0.45,
+        "score_thresh": 0.01,
+        "nms_thresh": 0.45,
         "min_size": None,
-        "detections": 200,
+        "detections_per_img": 200,
     },
 }
 
@@ -64,11 +64,17 @@ def torchvision_detections(head: Head) -> list[tuple[torch.Tensor, torch.Tensor,
     """Boxes, scores and labels of each image by torchvision's own ``postprocess_detections``, in default settings."""
     detection = importlib.import_module("torchvision.models.detection")
     utils = importlib.import_module("torchvision.models.detection._utils")
-    options = {"score_threshold": 0.05, "iou_threshold": 0.5, "detections": 100, **SETTINGS[head.kind], **head.options}
+    options = {
+        "score_thresh": 0.05,
+        "nms_thresh": 0.5,
+        "detections_per_img": 100,
+        **SETTINGS[head.kind],
+        **head.options,
+    }
     settings = SimpleNamespace(
-        score_thresh=options["score_threshold"],
-        nms_thresh=options["iou_threshold"],
-        detections_per_img=options["detections"],
+        score_thresh=options["score_thresh"],
+        nms_thresh=options["nms_thresh"],
+        detections_per_img=options["detections_per_img"],
         topk_candidates=options.get("topk_candidates") or options.get("per_class_topk"),
         box_coder=utils.BoxCoder(options.get("weights", (10.0, 10.0, 5.0, 5.0))),
     )
@@ -169,7 +175,7 @@ def make(draw_head: Callable[[int, torch.Generator], Head], images: int, name: s
                 assert torch.equal(ours[image, :n], theirs), f"image {image} differs from torchvision's"
 
     def cost(result: Any) -> Cost:
-        threshold = arguments.get("score_threshold", 0.05)
+        threshold = arguments.get("score_thresh", 0.05)
         scores = head.logits.softmax(-1) if "activation" not in arguments else head.logits.sigmoid()
         candidates = int((scores > threshold).sum())
         found = images * result[1].shape[1]

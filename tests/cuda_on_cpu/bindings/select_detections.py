@@ -18,8 +18,10 @@ LEVELS = 8
 EXTRA = {
     "select_detections": (
         # more candidates than a block looks at together, and more detections than it meets together
-        Case("many-candidates", lambda g: head(g, 1, 200, 4, detections=400, score_threshold=0.01, iou_threshold=0.9)),
-        Case("full-after-one-round", lambda g: head(g, 2, 150, 4, detections=3, iou_threshold=0.9)),
+        Case(
+            "many-candidates", lambda g: head(g, 1, 200, 4, detections_per_img=400, score_thresh=0.01, nms_thresh=0.9)
+        ),
+        Case("full-after-one-round", lambda g: head(g, 2, 150, 4, detections_per_img=3, nms_thresh=0.9)),
         Case(
             "levels-of-softmax",
             lambda g: dense_head(
@@ -43,13 +45,13 @@ def select_detections(
     background: int,
     distances: bool,
     weights: list[float],
-    clip: float,
-    score_threshold: float,
-    iou_threshold: float,
+    bbox_xform_clip: float,
+    score_thresh: float,
+    nms_thresh: float,
     min_size: float | None,
     topk_candidates: int,
     per_class_topk: int,
-    detections: int,
+    detections_per_img: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     given = [t for t in (class_scores, box_deltas, proposals, centerness) if t is not None]
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in given) else torch.float32
@@ -71,18 +73,18 @@ def select_detections(
     parameters += (
         *weights,
         reciprocals,
-        clip,
-        score_threshold,
-        iou_threshold,
+        bbox_xform_clip,
+        score_thresh,
+        nms_thresh,
         math.nan if min_size is None else min_size,
     )
-    parameters += (detections,)
+    parameters += (detections_per_img,)
     slots = (rows * classes, None, 1, False, *[0] * LEVELS)
     if topk_candidates or per_class_topk:
         by_class = per_class_topk > 0
         if counts is not None or (background >= 0 and not by_class):
             emulator.launch(f"detection_mask_{suffix}", *parameters, counts, scores)
-        best = _best(emulator, scores, levels, per_class_topk or topk_candidates, by_class, score_threshold)
+        best = _best(emulator, scores, levels, per_class_topk or topk_candidates, by_class, score_thresh)
         slots = (*best, *_begins(levels if not by_class else []))
     head = (*parameters, *slots, scores, deltas, boxes, sizes, counts)
 
@@ -97,9 +99,9 @@ def select_detections(
     emulator.launch(f"detection_boxes_{suffix}", *head, exponentials, all_boxes, keys)
     in_order, order = keys.sort(stable=True)
     found = (
-        empty(images, detections, 4),
-        empty(images, detections),
-        empty(images, detections, of=torch.int64),
+        empty(images, detections_per_img, 4),
+        empty(images, detections_per_img),
+        empty(images, detections_per_img, of=torch.int64),
         empty(images, of=torch.int64),
     )
     emulator.launch(f"detection_nms_{suffix}", *head, all_boxes, in_order, order, *found)
@@ -112,7 +114,7 @@ def _begins(levels: list[int]) -> list[int]:
 
 
 def _best(
-    emulator: Emulator, scores: torch.Tensor, levels: list[int], limit: int, by_class: bool, score_threshold: float
+    emulator: Emulator, scores: torch.Tensor, levels: list[int], limit: int, by_class: bool, score_thresh: float
 ) -> tuple[int, torch.Tensor, int, bool]:
     """Slots: how many an image has, which scores they hold, how many to a level or class, and which of the two."""
     images, rows, classes = scores.shape
@@ -120,7 +122,7 @@ def _best(
     levels = levels if levels and not by_class else [rows]
     each = 1 if by_class else classes
     limit = min(limit, max(levels) * each)
-    above = torch.tensor(score_threshold, dtype=scores.dtype).item()
+    above = torch.tensor(score_thresh, dtype=scores.dtype).item()
     top = (len(levels), images, classes if by_class else 1, limit, above)
     stride = classes if by_class else 1
     maps = torch.tensor([[1, 1, n * each, 0, 0, stride, rows * classes, 1] for n in levels])

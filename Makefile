@@ -1,4 +1,4 @@
-# Every target sets up what it needs: the first one to run makes .venv (about two minutes).
+# Every target sets up what it needs: the first one to run makes .venv and builds (about six minutes).
 #   make run        detect faces in a photograph, and torchvision's detectors with and without structops
 #   make test       the whole test suite
 #   make bench      benchmarks against torchvision, with pictures in out/bench
@@ -53,7 +53,7 @@ gpu-check:
 
 # The libraries: only what changed is compiled.
 .venv/built: .venv/installed $(SOURCES)
-	@echo "building csrc/ (two to three minutes the first time)"
+	@echo "building csrc/ (about five minutes the first time)"
 	@$(BIN)/python setup.py build_ext --inplace > .venv/build.log 2>&1 || { tail -n 40 .venv/build.log; exit 1; }
 	@touch $@
 

@@ -63,7 +63,7 @@ def test_verify_names_the_failing_case(tmp_path, monkeypatch):
         (["--backend", "cuda"], "--backend must be one of native, triton, reference"),
         (["--device", "tpu"], "--device must be one of cpu, cuda"),
         (["--dtype", "int8"], "--dtype must be one of float16"),
-        (["--case", "nothing"], "there is no case 'nothing'"),
+        (["--case", "no-such-case"], "there is no case 'no-such-case'"),
         (["--case", "box-haed"], "did you mean box-head"),
         (["--tolerance", "-1"], "--tolerance must be 0 or more"),
         (["--junit", "missing/results.xml"], "--junit: there is no folder missing"),

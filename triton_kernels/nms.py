@@ -392,7 +392,8 @@ def suppress_launches(
         scan |= {"rows": rows, "words": words, "BOXES": 256, "WORDS": padded_words}
         # Programs for segments that begin in a stretch; without classes there is one segment.
         grid = (images, 1 if ends is None else triton.cdiv(size, 256))
-        launches.append(Launch(nms_scan_kernel, grid, scan, {"num_warps": 4 if padded_words == 16 else 8}))
+        # Of 128 words, 8 warps would take 198 registers a thread.
+        launches.append(Launch(nms_scan_kernel, grid, scan, {"num_warps": 4 if padded_words == 16 else 16}))
         if last < n:
             sweep = {**pairs, **chunk, "keep": keep, "removed": removed, "BLOCK": _SWEEP}
             grid = (images * triton.cdiv(n - last, _SWEEP), triton.cdiv(size, _SWEEP))

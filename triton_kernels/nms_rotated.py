@@ -134,7 +134,7 @@ def _suppress_launches(
         # Of one image; programs for classes that begin in a stretch, without classes there is one.
         scan |= {"rows": mask.shape[0], "words": words, "BOXES": 256, "WORDS": _CHUNK // 64}
         grid = (1, 1 if ends is None else triton.cdiv(size, 256))
-        launches.append(Launch(nms_scan_kernel, grid, scan, {"num_warps": 4}))
+        launches.append(Launch(nms_scan_kernel, grid, scan, {"num_warps": 8}))
         if last < n:
             sweep = {**pairs, **chunk, "keep": keep, "removed": removed, "SURVIVORS": _SURVIVORS, "BLOCK": _SWEEP}
             grid = (triton.cdiv(n - last, _SWEEP), triton.cdiv(size, _SURVIVORS))

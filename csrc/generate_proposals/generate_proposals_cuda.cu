@@ -4,9 +4,10 @@
 // exponential, 1 to decode, NMS (nms_cuda.cu, with torch's sorts), 1 to gather again. On an H200: 1.07 MB of
 // objectness are read once, which takes 0.3 us; of the 4.3 MB of deltas 4,819 boxes are read, four sectors of 32 bytes
 // each in a contiguous map and one in a channels_last map: 0.6 MB, and again to decode, from L2 then. So every kernel
-// here lasts as long as a launch and two dependent loads, about 3 us; 9 in all, 12 to choose, 6 for torch's two. NMS of
-// 4,819 boxes in five classes, with its sorts, is about 70. torchvision decodes all 268,569 boxes in 21 launches of
-// 10 MB to 20 MB each, takes 4 to 7 launches to choose in a level, and waits for the GPU some 10 times an image.
+// here lasts as long as a launch and two dependent loads. Estimated: about 3 us each, 9 in all, 12 to choose, 6 for
+// torch's two, and some 70 for NMS of 4,819 boxes in five classes with its sorts. torchvision decodes all 268,569
+// boxes, an operation a launch, chooses level by level, and waits for the GPU to know how many boxes each filter
+// leaves.
 #include "common/cuda/device.cuh"
 #include "generate_proposals/generate_proposals_cuda.h"
 

@@ -31,17 +31,13 @@ STRUCTOPS_HOST_DEVICE int64_t delta_index(const DetectionParams& p, int64_t row,
   return 4 * (p.class_boxes ? row * p.classes + label : row);
 }
 
-// As torch divides by a number: on a GPU it multiplies by the reciprocal.
 template <class T>
 STRUCTOPS_HOST_DEVICE T unweighted(const DetectionParams& p, T delta, double weight) {
-  return p.reciprocals ? delta * (T(1) / static_cast<T>(weight)) : delta / static_cast<T>(weight);
+  return unweighted(delta, weight, p.reciprocals);
 }
-
-// The logarithm of a width or height, which torch takes the exponential of; NaN stays, as in torch.clamp.
 template <class T>
 STRUCTOPS_HOST_DEVICE T size_code(const DetectionParams& p, T delta, double weight) {
-  const T code = unweighted(p, delta, weight), most = static_cast<T>(p.bbox_xform_clip);
-  return code > most ? most : code;
+  return size_code(delta, weight, p.reciprocals, p.bbox_xform_clip);
 }
 
 // The box of four deltas, clipped to its image [2] (height, width). ex, ey: the exponentials of its size codes, not

@@ -71,14 +71,14 @@ auto by_sigmoid(const DetectionArguments& a, const DetectionParams& p, const std
                 const Tensor& logits, const int64_t* valid) {
   using T = cpu::WideOf<S>;
   const ScalarType type = a.compute_type();
-  const double factor = p.score_thresh > 0 && a.centerness ? p.score_thresh : 1.0;  // of centerness, at most 1
-  auto found = cpu::detection_candidates(p, data<S>(logits), valid, least_logit(p.score_thresh * factor), parallel_for);
+  const double share = p.score_thresh > 0 && a.centerness ? p.score_thresh : 1.0;  // centerness is at most 1
+  auto found = cpu::detection_candidates(p, data<S>(logits), valid, least_logit(p.score_thresh * share), parallel_for);
   // Where candidates, and the ends of each image's levels, are among the logits, and among centerness.
   std::vector<int64_t> logit, row, logit_ends, row_ends;
   for (int64_t b = 0; b < p.images; ++b) {
     for (int64_t i = found.begin[b]; i < found.begin[b + 1]; ++i) {
-      logit.push_back(b * p.rows * p.classes + found.index[i]);
-      row.push_back(b * p.rows + found.index[i] / p.classes);
+      row.push_back(b * p.rows + found.row[i]);
+      logit.push_back(row.back() * p.classes + found.label[i]);
     }
     int64_t last = b * p.rows;
     for (const int64_t size : levels) {
@@ -92,7 +92,8 @@ auto by_sigmoid(const DetectionArguments& a, const DetectionParams& p, const std
     const Tensor centerness = dense(*a.centerness, type);
     const Tensor factors = sigmoids<T>(logits, data<T>(centerness), row, row_ends, type);
     T* score = static_cast<T*>(scores.mutable_data_ptr());
-    for (int64_t i = 0; i < found.size(); ++i) score[i] *= data<T>(factors)[i];
+    const T* factor = data<T>(factors);
+    for (int64_t i = 0; i < found.size(); ++i) score[i] *= factor[i];
     scores = call_aten("aten::sqrt", "", scores);  // torch's own: it is not always the nearest number
   }
   std::copy_n(data<T>(scores), found.size(), found.score.begin());
@@ -103,11 +104,12 @@ auto by_sigmoid(const DetectionArguments& a, const DetectionParams& p, const std
 template <class T>
 auto by_softmax(const DetectionParams& p, const Tensor& logits, const int64_t* valid) {
   const Tensor scores = call_aten("aten::_softmax", "", logits, int64_t(2), false);
+  const T* score = data<T>(scores);
   const T above = std::nextafter(static_cast<T>(p.score_thresh), std::numeric_limits<T>::infinity());
-  auto found = cpu::detection_candidates(p, data<T>(scores), valid, above, parallel_for);
+  auto found = cpu::detection_candidates(p, score, valid, above, parallel_for);
   for (int64_t b = 0; b < p.images; ++b)
     for (int64_t i = found.begin[b]; i < found.begin[b + 1]; ++i)
-      found.score[i] = data<T>(scores)[b * p.rows * p.classes + found.index[i]];
+      found.score[i] = score[(b * p.rows + found.row[i]) * p.classes + found.label[i]];
   return found;
 }
 

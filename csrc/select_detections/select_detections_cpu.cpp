@@ -86,12 +86,13 @@ void sort_by_class(const DetectionParams& p, DetectionCandidates<T>& c) {
   std::vector<int64_t> place(p.classes + 1);
   for (int64_t image = 0; image < p.images; ++image) {
     std::fill(place.begin(), place.end(), 0);
-    for (int64_t i = c.begin[image]; i < c.begin[image + 1]; ++i) ++place[c.index[i] % p.classes + 1];
+    for (int64_t i = c.begin[image]; i < c.begin[image + 1]; ++i) ++place[c.label[i] + 1];
     place[0] = c.begin[image];
     for (int64_t label = 0; label < p.classes; ++label) place[label + 1] += place[label];
     for (int64_t i = c.begin[image]; i < c.begin[image + 1]; ++i) {
-      const int64_t at = place[c.index[i] % p.classes]++;
-      sorted.index[at] = c.index[i];
+      const int64_t at = place[c.label[i]]++;
+      sorted.row[at] = c.row[i];
+      sorted.label[at] = c.label[i];
       sorted.score[at] = c.score[i];
     }
   }
@@ -103,20 +104,19 @@ template <class T>
 struct DetectionImage {
   const DetectionParams& p;
   const DetectionLimits& limits;
-  const int64_t* index;
+  const int64_t* row;
+  const int32_t* label;
   const T* score;
   int64_t candidates;
   DetectionTensors<T> t;
 
   int64_t group(int64_t candidate) const {
-    if (limits.by_class) return index[candidate] % p.classes;
+    if (limits.by_class) return label[candidate];
     int64_t level = 0;
-    for (int64_t row = index[candidate] / p.classes; (row -= limits.levels[level]) >= 0;) ++level;
+    for (int64_t left = row[candidate]; (left -= limits.levels[level]) >= 0;) ++level;
     return level;
   }
-  const T* delta(int64_t candidate) const {
-    return t.deltas + delta_index(p, index[candidate] / p.classes, index[candidate] % p.classes);
-  }
+  const T* delta(int64_t candidate) const { return t.deltas + delta_index(p, row[candidate], label[candidate]); }
 
   // Candidates order [n], best first, go on until D are kept.
   void walk(const std::vector<int32_t>& order, Kept<T>& kept, Exponentials<T> exponentials) const {
@@ -130,15 +130,14 @@ struct DetectionImage {
       exponentials(sizes.data(), sizes.size());
     }
     for (size_t i = 0; i < order.size() && kept.count() < p.detections_per_img; ++i) {
-      const int64_t row = index[order[i]] / p.classes, label = index[order[i]] % p.classes;
       const BoxOf<T> box =
-          decode_clipped(p, delta(order[i]), reinterpret_cast<const BoxOf<T>*>(t.proposals)[row],
+          decode_clipped(p, delta(order[i]), reinterpret_cast<const BoxOf<T>*>(t.proposals)[row[order[i]]],
                          p.distances ? T(0) : sizes[2 * i], p.distances ? T(0) : sizes[2 * i + 1], t.image_sizes);
-      if (!large_enough(p, box) || !kept.keep(box, label)) continue;
+      if (!large_enough(p, box) || !kept.keep(box, label[order[i]])) continue;
       const int64_t d = kept.count() - 1;
       reinterpret_cast<BoxOf<T>*>(t.boxes)[d] = box;
       t.scores[d] = score[order[i]];
-      t.labels[d] = label;
+      t.labels[d] = label[order[i]];
     }
   }
 
@@ -195,12 +194,19 @@ auto detection_candidates(const DetectionParams& p, const S* values, const int64
   DetectionCandidates<WideOf<S>> out;
   out.begin.push_back(0);
   for (int64_t image = 0; image < p.images; ++image) {
-    for (int64_t part = 0; part < parts; ++part)
-      for (const int64_t index : found[image * parts + part])
-        if (index % p.classes != p.background) out.index.push_back(index);
-    out.begin.push_back(out.index.size());
+    int64_t row = 0, first = 0;  // and the first index of it
+    for (int64_t part = 0; part < parts; ++part) {
+      for (const int64_t index : found[image * parts + part]) {
+        if (index - first >= 4 * p.classes) row = index / p.classes, first = row * p.classes;
+        for (; index - first >= p.classes; first += p.classes) ++row;  // a division costs as much as all else here
+        if (index - first == p.background) continue;
+        out.row.push_back(row);
+        out.label.push_back(static_cast<int32_t>(index - first));
+      }
+    }
+    out.begin.push_back(out.row.size());
   }
-  out.score.resize(out.index.size());
+  out.score.resize(out.row.size());
   return out;
 }
 
@@ -209,13 +215,15 @@ void keep_above(DetectionCandidates<T>& c, T threshold) {
   int64_t to = 0, from = 0;
   for (size_t image = 0; image + 1 < c.begin.size(); ++image) {
     for (; from < c.begin[image + 1]; ++from) {
-      c.index[to] = c.index[from];
+      c.row[to] = c.row[from];
+      c.label[to] = c.label[from];
       c.score[to] = c.score[from];
       to += c.score[from] > threshold;
     }
     c.begin[image + 1] = to;
   }
-  c.index.resize(to);
+  c.row.resize(to);
+  c.label.resize(to);
   c.score.resize(to);
 }
 
@@ -240,7 +248,8 @@ void select_detections(const DetectionParams& p, const DetectionLimits& limits, 
           const T* proposals = t.proposals + (p.shared ? 0 : image * p.rows * 4);
           const DetectionImage<T> one{p,
                                       limits,
-                                      c.index.data() + begin,
+                                      c.row.data() + begin,
+                                      c.label.data() + begin,
                                       c.score.data() + begin,
                                       c.begin[image + 1] - begin,
                                       {deltas, proposals, t.image_sizes + 2 * image, t.boxes + 4 * d, t.scores + d,

@@ -11,7 +11,8 @@ namespace structops::cpu {
 // (row, class) pairs of all images with a score above the threshold, in the order that decides between equal scores.
 template <class T>
 struct DetectionCandidates {
-  std::vector<int64_t> index;  // [N] row * C + class
+  std::vector<int64_t> row;    // [N]
+  std::vector<int32_t> label;  // [N]
   std::vector<T> score;        // [N]
   std::vector<int64_t> begin;  // [B + 1] where each image begins
   int64_t size() const { return begin.back(); }
@@ -21,7 +22,7 @@ struct DetectionCandidates {
 template <class S>
 using WideOf = std::conditional_t<std::is_same_v<S, double>, double, float>;
 
-// Those of values [B, R, C] that are `least` or more, still without scores, by rising index. valid [B] or null.
+// Those of values [B, R, C] that are `least` or more, still without scores, row by row. valid [B] or null.
 template <class S>
 auto detection_candidates(const DetectionParams& p, const S* values, const int64_t* valid, double least,
                           ParallelFor parallel_for) -> DetectionCandidates<WideOf<S>>;

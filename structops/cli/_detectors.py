@@ -15,8 +15,14 @@ from torch import Tensor, nn
 import structops
 
 MODELS = {"Faster R-CNN": "fasterrcnn_resnet50_fpn", "Mask R-CNN": "maskrcnn_resnet50_fpn"}
-#: where the detectors look these functions up
-PARTS = {"_multiscale_roi_align": "torchvision.ops.poolers", "batched_nms": "torchvision.ops.boxes"}
+#: what is timed: the module (and class) that the detectors look a function up in, and its name
+FUNCTIONS = {
+    "RPN head": ("torchvision.models.detection.rpn:RPNHead", "forward"),
+    "proposals": ("torchvision.models.detection.rpn:RegionProposalNetwork", "forward"),
+    "pooling": ("torchvision.ops.poolers", "_multiscale_roi_align"),
+    "detections": ("torchvision.models.detection.roi_heads:RoIHeads", "postprocess_detections"),
+}
+PARTS = ("proposals", "pooling", "detections")  # the RPN's head, a network, is taken off the proposals
 ROUNDS = 3  # in turns; the fastest counts: other processes only ever add time
 
 Detections = dict[str, Tensor]  # boxes [N, 4], labels [N], scores [N], and masks [N, 1, H, W] of a Mask R-CNN
@@ -81,8 +87,8 @@ def agreement(before: Detections, after: Detections) -> Agreement:
 
 @contextlib.contextmanager
 def stopwatch(device: str) -> Iterator[dict[str, float]]:
-    """Adds up the seconds spent in each of ``PARTS``, whoever implements it at the moment."""
-    seconds = dict.fromkeys(PARTS, 0.0)
+    """Adds up the seconds spent in each of ``FUNCTIONS``, whoever implements it at the moment; gives ``PARTS``."""
+    seconds = dict.fromkeys(FUNCTIONS, 0.0)
 
     def timed(part: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @functools.wraps(function)
@@ -95,12 +101,14 @@ def stopwatch(device: str) -> Iterator[dict[str, float]]:
         return run
 
     with contextlib.ExitStack() as stack:
-        for part, module_name in PARTS.items():
-            module = sys.modules[module_name]
-            function = getattr(module, part)
-            stack.callback(setattr, module, part, function)
-            setattr(module, part, timed(part, function))
+        for part, (place, name) in FUNCTIONS.items():
+            module, _, owner = place.partition(":")
+            holder = getattr(sys.modules[module], owner) if owner else sys.modules[module]
+            function = getattr(holder, name)
+            stack.callback(setattr, holder, name, function)
+            setattr(holder, name, timed(part, function))
         yield seconds
+    seconds["proposals"] -= seconds.pop("RPN head")
 
 
 def _now(device: str) -> float:
@@ -113,8 +121,8 @@ def _run(model: nn.Module, picture: Tensor, device: str) -> tuple[Detections, di
     with torch.inference_mode(), stopwatch(device) as seconds:
         start = _now(device)
         detections = model([picture])[0]
-        seconds["whole"] = _now(device) - start
-    return detections, seconds
+        whole = _now(device) - start
+    return detections, {**seconds, "whole": whole}
 
 
 def compare(name: str, model: nn.Module, picture: Tensor, device: str, step: Callable[[str], None]) -> Comparison:

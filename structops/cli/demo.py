@@ -155,7 +155,7 @@ def _print_times(comparisons: list[tuple[Picture, Comparison]], device: str) -> 
         table.add_column(heading)
     columns = (*PARTS, "whole")
     for heading in columns:
-        table.add_column(heading.lstrip("_"), justify="right")
+        table.add_column(heading, justify="right")
     for picture, comparison in comparisons:
         before, after = comparison.seconds["torchvision"], comparison.seconds["structops"]
         cells = [

@@ -50,6 +50,7 @@ class ErrorCase:
         match: regular expression that the message must match; names the argument.
         device: the only device type on which they are refused; ``None``: on all. Elsewhere looking would cost a host
             sync: there they give NaN, and finite gradients.
+        elsewhere: ``"clamped"``: on other device types a number in range takes the place of the bad one.
         op: a dispatcher op (of ``torch.ops.structops``) to call instead of the public function; ``make`` then
             returns its arguments.
     """
@@ -59,6 +60,7 @@ class ErrorCase:
     match: str
     device: str | None = None
     op: str | None = None
+    elsewhere: Literal["nan", "clamped"] = "nan"
 
 
 @dataclass(frozen=True, eq=False)  # compared and hashed by identity

@@ -22,7 +22,7 @@ struct TopK {
   double above;  // only scores greater than it; kNoFloor: all
 };
 
-// The longest k that top_k takes; a float's part (see top_k.cu) is four times as many, a double's eight.
+// The longest k that top_k takes. A block holds 16384 scores, of doubles 8192: a part.
 constexpr int64_t kMaxTopK = 2048;
 
 // A map is described by kScoreMapNumbers numbers on the host: size (3), stride (3), distance of images, of classes, all
@@ -35,7 +35,8 @@ size_t top_k_workspace(const TopK& p, const int64_t* maps);
 
 // indices [images, maps, classes, k]: of the best scores of each segment by falling score, ties by the lower index (-0
 // ties with +0), NaN last; -1 where there are no more. T is __half, __nv_bfloat16, float or double; p.k <= kMaxTopK.
-// One launch where each segment has at most kTopKPart scores, two up to some 100,000, and nothing waits for the GPU.
+// One launch where every segment is at most a part, two up to some 250,000 scores (k = 1000); nothing waits for the
+// GPU.
 template <class T>
 cudaError_t top_k(const TopK& p, const ScoreData& data, const int64_t* maps, void* workspace, int32_t* indices,
                   cudaStream_t stream);

@@ -16,6 +16,8 @@ from structops.testing.workloads import Cost, Trial, Workload, generator
 from structops.testing.workloads.nms import spread_boxes
 
 TOLERANCE = 1e-5
+# Codes are differences of coordinates up to 1333 in units of a side, which may be 11: rounding is that much larger.
+ENCODING_TOLERANCE = 1e-4
 SSD = (10.0, 10.0, 5.0, 5.0)
 
 
@@ -44,8 +46,8 @@ def _coder(coding: str):
     return BoxCoder(SSD) if coding == "deltas" else BoxLinearCoder()
 
 
-def _close(what: str, got: torch.Tensor, wanted: torch.Tensor) -> None:
-    error, allowed = (got - wanted).abs().max().item(), TOLERANCE * wanted.abs().max().item()
+def _close(what: str, got: torch.Tensor, wanted: torch.Tensor, relative: float = TOLERANCE) -> None:
+    error, allowed = (got - wanted).abs().max().item(), relative * wanted.abs().max().item()
     assert error <= allowed, f"{what} by {error:.2e}, allowed {allowed:.2e}"
 
 
@@ -54,7 +56,7 @@ def make(shape: Shape, encode: bool, backward: bool, name: str, device: torch.de
     anchors = spread_boxes(shape.anchors, draw).to(device)
     options: dict[str, Any] = {"coding": shape.coding, "weights": SSD}
     if encode:
-        coded = (anchors.cpu() + 4 * torch.randn(shape.anchors, 4, generator=draw)).to(device)
+        coded = (anchors.cpu() + torch.randn(shape.anchors, 4, generator=draw)).to(device)
     else:
         coded = torch.randn(shape.anchors, 4 * shape.classes, generator=draw).to(device)
     coder = _coder(shape.coding)
@@ -74,7 +76,8 @@ def make(shape: Shape, encode: bool, backward: bool, name: str, device: torch.de
                 wanted = definition.encode_boxes(rows, anchors.double(), coding, SSD, 1.0)
             else:
                 wanted = definition.decode_boxes(rows, anchors.double(), coding, SSD, LOG_SCALE_CLIP, 1.0)
-        _close("box coding differs from the definition", result.view(wanted.shape), wanted)
+        relative = ENCODING_TOLERANCE if encode else TOLERANCE
+        _close("box coding differs from the definition", result.view(wanted.shape), wanted, relative)
         if peer_result is not None:
             _close("torchvision's differs", result.flatten(1), peer_result.flatten(1))
 

@@ -107,8 +107,8 @@ def _all() -> tuple[Workload, ...]:
         _workload(Shape(5000, 5000), "plain", quick=True),
         _workload(Shape(20, 200_000), "plain", quick=True),
         _workload(Shape(2000, 2000), "generalized", quick=True),
-        _workload(Shape(2000, 2000), "distance"),
-        _workload(Shape(2000, 2000), "complete"),
+        _workload(Shape(2000, 2000), "distance", quick=True),
+        _workload(Shape(2000, 2000), "complete", quick=True),
     ]
     for kind in ("generalized", "complete"):
         found.append(_workload(Shape(20_000), kind, quick=kind == "generalized"))

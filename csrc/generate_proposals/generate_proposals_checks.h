@@ -21,7 +21,7 @@ struct ProposalArguments {
 
   ScalarType type() const { return objectness[0].scalar_type(); }
   // Of the result, and of everything between.
-  ScalarType compute_type() const { return type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float; }
+  ScalarType compute_type() const { return wide_type({type()}); }
 };
 
 // The same in Python is structops/ops/generate_proposals.py; the error cases hold both to the same messages.

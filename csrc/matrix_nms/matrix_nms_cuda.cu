@@ -4,23 +4,13 @@
 // then the least of what the better ones say with theirs: minima and maxima, so that no order of adding can differ.
 #include <limits>
 
-#include "common/cuda/device.cuh"
 #include "matrix_nms/matrix_nms_cuda.h"
+#include "nms/nms_device.cuh"
 
 namespace structops::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-
-template <class T>
-struct alignas(16) Box {
-  T x1, y1, x2, y2;
-};
-
-template <class T>
-__device__ __forceinline__ T area(const Box<T>& b) {
-  return mul_rn(sub_rn(b.x2, b.x1), sub_rn(b.y2, b.y1));
-}
 
 template <class T>
 struct Workspace {
@@ -47,19 +37,7 @@ __global__ void __launch_bounds__(kThreads) matrix_nms_place_kernel(const Matrix
     const T* b = in.boxes + box * 4;
     w.boxes[place] = {b[0], b[1], b[2], b[3]};
   }
-  int low = 0;
-  if (in.classes != nullptr) {  // the first place whose class is not less
-    const int64_t mine = in.classes[place];
-    for (int high = place; low < high;) {
-      const int middle = low + (high - low) / 2;
-      if (in.classes[middle] < mine) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
-    }
-  }
-  w.first[place] = low;
+  w.first[place] = class_begin(in.classes, place);
 }
 
 // kWeigh: the second pass. kGiven: overlaps are read from a matrix.

@@ -119,20 +119,7 @@ __global__ void __launch_bounds__(kThreads)
     left_out = in.keys != nullptr && in.keys[row + rank] == kNoBox<T>;
     const T* b = boxes + (row + in.by_score[row + rank]) * 4;
     w.boxes[place] = {b[0], b[1], b[2], b[3]};
-    int low = 0;
-    if (in.classes != nullptr) {  // the first place whose class is not less
-      const int64_t* classes = in.classes + row;
-      const int64_t mine = classes[place];
-      for (int high = place; low < high;) {
-        const int middle = low + (high - low) / 2;
-        if (classes[middle] < mine) {
-          low = middle + 1;
-        } else {
-          high = middle;
-        }
-      }
-    }
-    w.first[place] = low;
+    w.first[place] = class_begin(in.classes == nullptr ? nullptr : in.classes + row, place);
     if (place == 0) *w.kept_total = *w.kept_count = 0;
   }
   const unsigned removed = __ballot_sync(kFullWarp, left_out);

@@ -1,4 +1,5 @@
-// What kernels that suppress boxes compare: scores as keys that sort, and the IoU of two boxes with a threshold.
+// What kernels that suppress boxes share: scores as keys that sort, where classes begin, and the IoU of two boxes
+// compared with a threshold.
 #pragma once
 #include <limits>
 
@@ -27,6 +28,22 @@ struct alignas(16) Box {
 template <class T>
 __device__ __forceinline__ T area(const Box<T>& b) {
   return mul_rn(sub_rn(b.x2, b.x1), sub_rn(b.y2, b.y1));
+}
+
+// Where the class of a place begins: the first place whose class, of rising classes, is not less. 0 without classes.
+__device__ __forceinline__ int class_begin(const int64_t* classes, int place) {
+  int low = 0;
+  if (classes == nullptr) return low;
+  const int64_t mine = classes[place];
+  for (int high = place; low < high;) {
+    const int middle = low + (high - low) / 2;
+    if (classes[middle] < mine) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
 }
 
 // Whether the rounded IoU exceeds the threshold, without dividing unless it is close. Where it is

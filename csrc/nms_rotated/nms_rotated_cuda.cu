@@ -7,7 +7,7 @@
 #include <limits>
 
 #include "box_iou_rotated/rotated_boxes.cuh"
-#include "nms/nms_threshold.h"
+#include "nms/nms_device.cuh"
 #include "nms_rotated/nms_rotated_cuda.h"
 
 namespace structops::cuda {
@@ -64,19 +64,7 @@ __global__ void __launch_bounds__(kThreads)
   w.boxes[place] = box;
   w.bounds[place] = bounds_of(box);
   if (place % 32 == 0) w.removed[place / 32] = 0;
-  int low = 0;
-  if (in.classes != nullptr) {  // the first place whose class is not less
-    const int64_t mine = in.classes[place];
-    for (int high = place; low < high;) {
-      const int middle = low + (high - low) / 2;
-      if (in.classes[middle] < mine) {
-        low = middle + 1;
-      } else {
-        high = middle;
-      }
-    }
-  }
-  w.first[place] = low;
+  w.first[place] = class_begin(in.classes, place);
 }
 
 // The threshold as a T, and rotated_share's of it.

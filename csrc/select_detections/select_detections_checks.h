@@ -25,9 +25,7 @@ struct DetectionArguments {
   int64_t topk_candidates, per_class_topk, detections_per_img;
 
   ScalarType compute_type() const {
-    const bool wide = is_double(class_scores) || is_double(box_deltas) || is_double(proposals) ||
-                      (centerness && is_double(*centerness));
-    return wide ? ScalarType::Double : ScalarType::Float;
+    return wide_type(class_scores, box_deltas, proposals, centerness ? *centerness : class_scores);
   }
 
   // reciprocals: how torch divides by a number on the device.
@@ -50,9 +48,6 @@ struct DetectionArguments {
             min_size.value_or(std::numeric_limits<double>::quiet_NaN()),
             detections_per_img};
   }
-
- private:
-  static bool is_double(const Tensor& t) { return t.scalar_type() == ScalarType::Double; }
 };
 
 inline void check_detections(const DetectionArguments& a) {

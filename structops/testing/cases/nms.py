@@ -238,9 +238,9 @@ def _(g):
 # Arguments that must be refused.
 
 
-def _refused(batched: bool, **changes: object) -> Callable[[], Arguments]:
+def _refused(columns: int, batched: bool, **changes: object) -> Callable[[], Arguments]:
     def make() -> Arguments:
-        good: Arguments = {"boxes": torch.rand(4, 4), "scores": torch.rand(4), "iou_threshold": 0.5}
+        good: Arguments = {"boxes": torch.rand(4, columns), "scores": torch.rand(4), "iou_threshold": 0.5}
         if batched:
             good["idxs"] = torch.zeros(4, dtype=torch.int64)
         return {**good, **changes}
@@ -248,11 +248,13 @@ def _refused(batched: bool, **changes: object) -> Callable[[], Arguments]:
     return make
 
 
-def _errors(batched: bool) -> tuple[ErrorCase, ...]:
+def errors(columns: int, batched: bool) -> tuple[ErrorCase, ...]:
+    """Of a suppression of boxes ``[N, columns]``."""
+    shape = rf"boxes must be \[N, {columns}\]"
     cases: list[tuple[str, dict[str, Any], str]] = [
-        ("boxes-rank", {"boxes": torch.rand(4)}, r"boxes must be \[N, 4\]"),
-        ("boxes-width", {"boxes": torch.rand(4, 5)}, r"boxes must be \[N, 4\]"),
-        ("boxes-integer", {"boxes": torch.zeros(4, 4, dtype=torch.int32)}, r"boxes must be float16"),
+        ("boxes-rank", {"boxes": torch.rand(columns)}, shape),
+        ("boxes-width", {"boxes": torch.rand(4, 9 - columns)}, shape),
+        ("boxes-integer", {"boxes": torch.zeros(4, columns, dtype=torch.int32)}, r"boxes must be float16"),
         ("scores-rank", {"scores": torch.rand(4, 1)}, r"scores must be \[N\]"),
         ("scores-integer", {"scores": torch.zeros(4, dtype=torch.int64)}, r"scores must be float16"),
         ("scores-length", {"scores": torch.rand(3)}, r"scores must have one entry a box.*3.*4"),
@@ -269,7 +271,7 @@ def _errors(batched: bool) -> tuple[ErrorCase, ...]:
             ("idxs-bool", {"idxs": zeros.bool()}, r"idxs must be an integer tensor"),
             ("idxs-device", {"idxs": zeros.to("meta")}, r"idxs must be on the same device as boxes"),
         ]
-    return tuple(ErrorCase(name, _refused(batched, **changes), match) for name, changes, match in cases)
+    return tuple(ErrorCase(name, _refused(columns, batched, **changes), match) for name, changes, match in cases)
 
 
 def _torchvision_nms(boxes, scores, iou_threshold):
@@ -295,7 +297,7 @@ SPECS = (
         function=nms,
         dispatcher_ops=("nms",),
         cases=tuple(PLAIN),
-        errors=_errors(batched=False),
+        errors=errors(4, batched=False),
         data=("boxes", "scores"),
         compare="exact",
         syncs=True,
@@ -306,7 +308,7 @@ SPECS = (
         function=batched_nms,
         dispatcher_ops=("batched_nms",),
         cases=tuple(BATCHED),
-        errors=_errors(batched=True),
+        errors=errors(4, batched=True),
         data=("boxes", "scores"),
         compare="exact",
         syncs=True,

@@ -6,15 +6,14 @@ Scores on a coarse grid, so that ties are common, wherever a case does not say o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from structops.ops import batched_nms_rotated, nms_rotated
 from structops.testing.cases._draw import INF, NAN, CaseList, tensor, uniform
 from structops.testing.cases.box_iou_rotated import HUGE, NO_AREA, NON_FINITE, TINY, rotated
-from structops.testing.cases.nms import scores
-from structops.testing.spec import Arguments, ErrorCase, OpSpec
+from structops.testing.cases.nms import errors, scores
+from structops.testing.spec import Arguments, OpSpec
 
 PLAIN, BATCHED = CaseList(), CaseList()
 Draw = Callable[[torch.Generator], tuple[torch.Tensor, torch.Tensor, float]]
@@ -159,49 +158,13 @@ _by_class("uint8-classes", lambda g, n: torch.randint(4, (n,), generator=g).to(t
 _by_class("strided-classes", lambda g, n: torch.randint(4, (2 * n,), generator=g)[::2])
 
 
-# Arguments that must be refused.
-
-
-def _refused(batched: bool, **changes: object) -> Callable[[], Arguments]:
-    def make() -> Arguments:
-        good: Arguments = {"boxes": torch.rand(4, 5), "scores": torch.rand(4), "iou_threshold": 0.5}
-        if batched:
-            good["idxs"] = torch.zeros(4, dtype=torch.int64)
-        return {**good, **changes}
-
-    return make
-
-
-def _errors(batched: bool) -> tuple[ErrorCase, ...]:
-    cases: list[tuple[str, dict[str, Any], str]] = [
-        ("boxes-rank", {"boxes": torch.rand(5)}, r"boxes must be \[N, 5\]"),
-        ("boxes-width", {"boxes": torch.rand(4, 4)}, r"boxes must be \[N, 5\]"),
-        ("boxes-integer", {"boxes": torch.zeros(4, 5, dtype=torch.int32)}, r"boxes must be float16"),
-        ("scores-rank", {"scores": torch.rand(4, 1)}, r"scores must be \[N\]"),
-        ("scores-integer", {"scores": torch.zeros(4, dtype=torch.int64)}, r"scores must be float16"),
-        ("scores-length", {"scores": torch.rand(3)}, r"scores must have one entry a box.*3.*4"),
-        ("scores-device", {"scores": torch.rand(4, device="meta")}, r"scores must be on the same device as boxes"),
-        ("threshold-negative", {"iou_threshold": -0.1}, r"iou_threshold must be 0 or more"),
-        ("threshold-nan", {"iou_threshold": NAN}, r"iou_threshold must be 0 or more"),
-    ]
-    if batched:
-        zeros = torch.zeros(4, dtype=torch.int64)
-        cases += [
-            ("idxs-rank", {"idxs": zeros[:, None]}, r"idxs must be \[N\]"),
-            ("idxs-length", {"idxs": zeros[:3]}, r"idxs must .*one entry a box"),
-            ("idxs-float", {"idxs": zeros.float()}, r"idxs must be an integer tensor"),
-            ("idxs-device", {"idxs": zeros.to("meta")}, r"idxs must be on the same device as boxes"),
-        ]
-    return tuple(ErrorCase(name, _refused(batched, **changes), match) for name, changes, match in cases)
-
-
 SPECS = (
     OpSpec(
         name="nms_rotated",
         function=nms_rotated,
         dispatcher_ops=("nms_rotated",),
         cases=tuple(PLAIN),
-        errors=_errors(batched=False),
+        errors=errors(5, batched=False),
         data=("boxes", "scores"),
         compare="exact",
         syncs=True,
@@ -211,7 +174,7 @@ SPECS = (
         function=batched_nms_rotated,
         dispatcher_ops=("batched_nms_rotated",),
         cases=tuple(BATCHED),
-        errors=_errors(batched=True),
+        errors=errors(5, batched=True),
         data=("boxes", "scores"),
         compare="exact",
         syncs=True,

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+
+from structops.testing import Case
+from structops.testing.cases.nms import scores as drawn_scores
 
 from ..emulator import Emulator, poisoned
 
 Filter = tuple[torch.Tensor | None, torch.Tensor | None, bool, float]  # structops::NmsFilter
 NO_FILTER: Filter = None, None, False, 0.0
+
+
+def two_chunks(
+    op: str, draw: Callable[[torch.Generator, int], torch.Tensor], boxes: int, iou_threshold: float
+) -> dict[str, tuple[Case, ...]]:
+    """More boxes than the kernels take at once, for an op and its form with classes."""
+
+    def case(classes: int) -> tuple[Case, ...]:
+        def make(g):
+            found = {"boxes": draw(g, boxes), "scores": drawn_scores(g, boxes, 512), "iou_threshold": iou_threshold}
+            return {**found, "idxs": torch.randint(classes, (boxes,), generator=g)} if classes else found
+
+        return (Case("two-chunks", make),)
+
+    return {op: case(0), f"batched_{op}": case(2)}
 
 
 def sort_by_class(

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from structops.testing import Case
-from structops.testing.cases.nms import crowded, scores
+from structops.testing.cases.nms import crowded
 
 from ..emulator import Emulator
-from ._nms import NO_FILTER, suppress_rows
+from ._nms import NO_FILTER, suppress_rows, two_chunks
 
-
-def _two_chunks(batched: bool):
-    def make(g):
-        n = 2300
-        found = {"boxes": crowded(g, n), "scores": scores(g, n, 512), "iou_threshold": 0.5}
-        return {**found, "idxs": torch.randint(2, (n,), generator=g)} if batched else found
-
-    return make
-
-
-EXTRA = {
-    "nms": (Case("two-chunks", _two_chunks(batched=False)),),
-    "batched_nms": (Case("two-chunks", _two_chunks(batched=True)),),
-}
+EXTRA = two_chunks("nms", crowded, 2300, 0.5)
 
 
 def nms(emulator: Emulator, boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:

@@ -4,26 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from structops.testing import Case
-from structops.testing.cases.nms import scores
 from structops.testing.cases.nms_rotated import crowded
 
 from ..emulator import Emulator, poisoned
+from ._nms import NO_FILTER, sort_by_class, two_chunks
 
-
-def _two_chunks(batched: bool):
-    def make(g):
-        n = 1100
-        found = {"boxes": crowded(g, n), "scores": scores(g, n, 512), "iou_threshold": 0.3}
-        return {**found, "idxs": torch.randint(2, (n,), generator=g)} if batched else found
-
-    return make
-
-
-EXTRA = {
-    "nms_rotated": (Case("two-chunks", _two_chunks(batched=False)),),
-    "batched_nms_rotated": (Case("two-chunks", _two_chunks(batched=True)),),
-}
+EXTRA = two_chunks("nms_rotated", crowded, 1100, 0.3)
 
 
 def nms_rotated(emulator: Emulator, boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
@@ -43,18 +29,10 @@ def _keep(
     if n == 0:
         return boxes.new_empty(0, dtype=torch.int64)
     boxes, scores = (t.to(torch.promote_types(t.dtype, torch.float32)).contiguous() for t in (boxes, scores))
-    keys = poisoned(n, like=boxes, dtype=torch.int64 if scores.dtype == torch.float64 else torch.int32)
-    emulator.launch(f"nms_keys_{_suffix(scores)}", scores, 1, n, None, None, False, 0.0, keys)
-    by_score = keys.sort(stable=True).indices
-    classes = by_class = None
-    if idxs is not None:
-        classes, by_class = idxs.long()[by_score].sort(stable=True)
+    rows = None if idxs is None else idxs[None]
+    _, by_score, by_class, classes = sort_by_class(emulator, scores[None], rows, NO_FILTER)
     workspace = poisoned(emulator.launch("nms_rotated_workspace", n), like=boxes, dtype=torch.uint8)
     keep = poisoned(n, like=boxes, dtype=torch.uint8)
     source = n, by_score, by_class, classes, iou_threshold
-    emulator.launch(f"nms_rotated_{_suffix(boxes)}", *source, boxes, workspace, keep)
-    return by_score[keep == 1]
-
-
-def _suffix(tensor: torch.Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    emulator.launch(f"nms_rotated_{str(boxes.dtype).removeprefix('torch.')}", *source, boxes, workspace, keep)
+    return by_score[0, keep == 1]

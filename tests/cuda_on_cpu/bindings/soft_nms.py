@@ -6,6 +6,7 @@ import torch
 from structops.triton_kernels.nms import compute_dtype, round_down
 
 from ..emulator import Emulator, poisoned
+from ._nms import sort_by_class
 
 
 def soft_nms(
@@ -31,10 +32,7 @@ def soft_nms(
     workspace = poisoned(emulator.launch(f"soft_nms_workspace_{suffix}", n), like=boxes, dtype=torch.uint8)
     result = poisoned(n, like=boxes)
     emulator.launch(f"soft_nms_decay_{suffix}", n, boxes, scores, order, classes, *rule, max_output, workspace, result)
-    keys = poisoned(n, like=boxes, dtype=torch.int64 if dtype == torch.float64 else torch.int32)
-    if n > 0:
-        emulator.launch(f"nms_keys_{suffix}", result, 1, n, None, None, True, 0.0, keys)
-    keys, best = keys.sort(stable=True)
+    keys, best, _, _ = sort_by_class(emulator, result[None], None, (None, None, True, 0.0))
     indices, count = (poisoned(*size, like=boxes, dtype=torch.int64) for size in ((max_output,), ()))
     decayed = poisoned(max_output, like=boxes)
     emulator.launch(f"soft_nms_finish_{suffix}", keys, best, result, n, max_output, indices, decayed, count)

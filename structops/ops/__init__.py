@@ -5,6 +5,7 @@ from structops.ops.box_coding import decode_boxes, encode_boxes
 from structops.ops.box_convert import box_convert, clip_boxes
 from structops.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from structops.ops.box_iou_rotated import box_iou_rotated
+from structops.ops.conv_transpose2d import conv_transpose2d
 from structops.ops.generate_proposals import generate_proposals
 from structops.ops.match_boxes import match_boxes
 from structops.ops.matrix_nms import matrix_nms
@@ -32,6 +33,7 @@ __all__ = [
     "box_iou_rotated",
     "clip_boxes",
     "complete_box_iou",
+    "conv_transpose2d",
     "decode_boxes",
     "default_boxes",
     "distance_box_iou",

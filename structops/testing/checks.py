@@ -36,6 +36,7 @@ from structops.testing.tolerances import (
     Error,
     Tolerance,
     distance,
+    scale_of,
 )
 
 
@@ -162,8 +163,19 @@ def check_poison(spec: OpSpec, case: Case, target: Target) -> None:
 
 @check
 def check_autocast(spec: OpSpec, case: Case, target: Target) -> None:
-    """Under autocast the op computes what it computes without: in its input's type, with its own wider maths."""
+    """Under autocast the op computes what it computes without: in its input's type, with its own wider maths. Or, where
+    its spec says so, in the lower type; float64 is never lowered."""
     lower = torch.bfloat16 if target.device == "cpu" else torch.float16
+    if spec.lowers and target.dtype != torch.float64:
+        arguments = arguments_for(spec, case, target)
+        lowered = {name: map_tensors(arguments[name], lambda x: x.to(lower)) for name in spec.lowers}
+        with torch.autocast(target.device, dtype=lower):
+            results = target.call(spec, arguments)
+        for result, want in zip(results, target.call(spec, arguments | lowered), strict=True):
+            require(result.dtype == lower, f"the result is {result.dtype} under autocast to {lower}")
+            _, problem = distance(result, want.detach().double(), scale_of(want), lower)
+            require(problem is None, f"under autocast: {problem}")
+        return
     plain = _forward_backward(spec, case, target)
     with torch.autocast(target.device, dtype=lower):
         cast = _forward_backward(spec, case, target)

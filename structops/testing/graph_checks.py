@@ -28,6 +28,7 @@ from structops.testing.run import (
     with_leaves,
 )
 from structops.testing.spec import Arguments, Case, ErrorCase, OpSpec
+from structops.testing.tolerances import distance, scale_of
 
 
 def _differentiable_call(spec: OpSpec, case: Case, target: Target) -> tuple[Any, list[torch.Tensor]]:
@@ -120,12 +121,16 @@ def _compiled(spec: OpSpec, case: Case, target: Target, options: Arguments) -> N
     if differentiated(plain):
         grads = incoming_gradients(plain)
         eager, compiled = (gradients(spec, arguments, o, grads) for o in (plain, compiled_results))
-        require(all(map(identical, eager, compiled)), "the compiled gradient differs")
+        for a, b in zip(eager, compiled, strict=True):
+            # Where a formula has sums of torch's own, the compiler adds up in another order.
+            _, problem = distance(b, a.double(), scale_of(a), a.dtype, target.tolerance)
+            require(problem is None, f"the compiled gradient differs: {problem}")
 
 
 @check
 def check_compile(spec: OpSpec, case: Case, target: Target) -> None:
-    """``torch.compile(fullgraph=True)``, forward and backward, static and dynamic shapes, is bitwise the eager op."""
+    """``torch.compile(fullgraph=True)``, forward and backward, static and dynamic shapes, is the eager op: bitwise,
+    but for the rounding of gradients."""
     if not interpreted(target.backend, target.device):  # the graph is every backend's: one way of compiling it will do
         _compiled(spec, case, target, {})
     _compiled(spec, case, target, {"dynamic": True, "backend": "aot_eager"})

@@ -204,12 +204,13 @@ def results_of(returned: Any) -> list[torch.Tensor]:
 
 
 def leaves(spec: OpSpec, arguments: Arguments) -> dict[str, torch.Tensor]:
-    """The tensors that have a gradient, by the argument's name (and the place in it, where it is a list)."""
+    """The tensors that have a gradient, by the argument's name (and the place in it, where it is a list). None for
+    an optional argument that is None."""
     found = {}
     for name in spec.differentiable:
         if isinstance(arguments[name], torch.Tensor):
             found[name] = arguments[name]
-        else:
+        elif arguments[name] is not None:
             found |= {f"{name}[{i}]": t for i, t in enumerate(arguments[name])}
     return found
 

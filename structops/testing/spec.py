@@ -83,6 +83,8 @@ class OpSpec:
             ``"outputs"``, the largest of each result, and of each gradient, by itself (an IoU of boxes).
         syncs: the size of a result depends on data, so that one wait for a GPU cannot be avoided.
         widens: a half-precision argument gives float32 results.
+        lowers: arguments that autocast casts to its lower type, as it does those of a matrix product. Without any the
+            op computes under autocast what it computes without.
         peer: the same function of another library, by that library's name; same arguments, fewer promises.
             Imports the library when called.
     """
@@ -100,6 +102,7 @@ class OpSpec:
     scale: Literal["inputs", "outputs"] = "inputs"
     syncs: bool = False
     widens: bool = False
+    lowers: tuple[str, ...] = ()
     peer: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     dtypes: tuple[torch.dtype, ...] = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 

@@ -76,7 +76,9 @@ def conv_transpose2d(
             raise RuntimeError(f"{OP}: {name} must be a tensor, got {type(tensor).__name__}")
     if activation not in ACTIVATIONS:
         raise RuntimeError(f"{OP}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
-    input, weight, residual = _autocast(input, weight, residual)
+    kind = input.device.type
+    input, weight = _autocast(kind, input), _autocast(kind, weight)
+    residual = None if residual is None else _autocast(kind, residual)
     unbatched = input.dim() == 3
     if unbatched:
         input = input[None]
@@ -108,14 +110,12 @@ def _pair(name: str, value: int | Sequence[int]) -> list[int]:
     return pair * 2 if len(pair) == 1 else pair
 
 
-def _autocast(*tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
-    """Each in the type of autocast, where that is on; torch lowers float64 neither."""
-    kind = tensors[0].device.type
+def _autocast(kind: str, tensor: torch.Tensor) -> torch.Tensor:
+    """In the type of autocast, where that is on; float64 is never lowered."""
     if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
-        return list(tensors)
+        return tensor
     lower = torch.get_autocast_dtype(kind)
-    lowered = (*_checks.FLOATING[:3],)
-    return [t.to(lower) if t is not None and t.dtype in lowered else t for t in tensors]
+    return tensor.to(lower) if tensor.dtype in (torch.float16, torch.bfloat16, torch.float32) else tensor
 
 
 # Checks; csrc/conv_transpose2d/conv_transpose2d_checks.h has the same.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -80,9 +81,11 @@ def make(s: Shape, dtype: torch.dtype, layout: str, kind: str, name: str, device
 
     x = tensor(s.batch, s.inputs, s.height, s.width)
     weight = tensor(s.inputs, s.outputs // s.groups, s.kernel, s.kernel, scale=(s.inputs // s.groups) ** -0.5)
-    fused = {"scale": tensor(s.outputs), "shift": tensor(s.outputs)} if s.norm else {"bias": tensor(s.outputs)}
-    options = {"stride": s.stride, "padding": s.padding}
-    after = {"activation": s.activation, "residual_after_activation": s.skip}
+    fused: dict[str, Any] = (
+        {"scale": tensor(s.outputs), "shift": tensor(s.outputs)} if s.norm else {"bias": tensor(s.outputs)}
+    )
+    options: dict[str, Any] = {"stride": s.stride, "padding": s.padding}
+    after: dict[str, Any] = {"activation": s.activation, "residual_after_activation": s.skip}
     with torch.no_grad():
         shape = ops.conv_transpose2d(x[:0].to("meta"), weight.to("meta"), groups=s.groups, **options).shape
     if s.skip:
@@ -133,11 +136,24 @@ def make(s: Shape, dtype: torch.dtype, layout: str, kind: str, name: str, device
 
 
 def _defined(x, weight, fused, s: Shape, options, after) -> torch.Tensor:
-    pair = [options["stride"]] * 2, [options["padding"]] * 2
-    vectors = [fused.get(name) for name in ("bias", "scale", "shift", "residual")]
+    stride, padding = [options["stride"]] * 2, [options["padding"]] * 2
+    bias, scale, shift, residual = [fused.get(name) for name in ("bias", "scale", "shift", "residual")]
     activation = definition.ACTIVATIONS.index(s.activation)
     return definition.conv_transpose2d(
-        x, weight, *vectors, *pair, [0, 0], s.groups, [1, 1], activation, 0.0, after["residual_after_activation"]
+        x,
+        weight,
+        bias,
+        scale,
+        shift,
+        residual,
+        stride,
+        padding,
+        [0, 0],
+        s.groups,
+        [1, 1],
+        activation,
+        0.0,
+        after["residual_after_activation"],
     )
 
 

@@ -125,10 +125,14 @@ def make(s: Shape, dtype: torch.dtype, layout: str, kind: str, name: str, device
             assert error <= allowed, f"conv_transpose2d differs from the definition by {error:.2e}"
             result, peer_result = (result,), None if peer_result is None else (peer_result,)
         for ours_, theirs_ in zip(result, peer_result or (), strict=bool(peer_result)):
-            error = (ours_.double() - theirs_.double()).abs().max().item()
-            # torch rounds after every operation, and may add up halves in another order and type.
-            allowed = 4 * TOLERANCE[dtype] * theirs_.double().abs().max().item()
-            assert error <= allowed, f"conv_transpose2d differs from torch's by {error:.2e}"
+            error, size = ours_.double() - theirs_.double(), theirs_.double()
+            if kind == "backward":
+                # In the mean: a ReLU whose input is zero but for rounding goes one way here and another there.
+                distance, allowed = (error.norm() / size.norm()).item(), 1e-3
+            else:
+                # torch rounds after every operation, and may add up halves in another order and type.
+                distance, allowed = (error.abs().max() / size.abs().max()).item(), 4 * TOLERANCE[dtype]
+            assert distance <= allowed, f"conv_transpose2d differs from torch's by {distance:.2e} of the largest"
 
     peer_name = "torch, dense" if s.groups > 1 else "torch"
     costs = cost(s, dtype.itemsize, kind)

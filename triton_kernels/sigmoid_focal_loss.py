@@ -49,7 +49,7 @@ def _log1p(e):
 
 @triton.jit
 def _power(x, gamma_bits):
-    """x^gamma for x in [0, 1]; see csrc/sigmoid_focal_loss/vector_math.h for the float32 way."""
+    """x^gamma for x in [0, 1]; see csrc/common/cpu/vector_math.h for the float32 way."""
     gamma = gamma_bits.to(tl.int64).to(tl.float64, bitcast=True)
     of_zero = tl.where(gamma == 0.0, 1.0, 0.0).to(x.dtype)
     if x.dtype == tl.float64:

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 
 #: a number for each in the dispatcher's schema
 ACTIVATIONS = ("none", "relu", "leaky_relu", "gelu", "silu", "sigmoid")
@@ -26,22 +25,20 @@ def activate(x: torch.Tensor, activation: int, negative_slope: float) -> torch.T
 
 
 def _taps(
-    kernel: Sequence[int], size: Sequence[int], stride: Sequence[int], dilation: Sequence[int]
-) -> Iterator[tuple[int, int, slice, slice]]:
-    """For each tap of the kernel: where on the unpadded output the input's pixels put their product with it."""
+    kernel: Sequence[int], size: Sequence[int], out: Sequence[int], stride, padding, dilation
+) -> Iterator[tuple[int, int, tuple, tuple]]:
+    """For each tap of the kernel, the input's pixels that it takes to the output, and where: two pairs of slices."""
 
-    def along(axis: int, at: int) -> slice:
-        first = at * dilation[axis]
-        return slice(first, first + (size[axis] - 1) * stride[axis] + 1, stride[axis])
+    def along(axis: int, at: int) -> tuple[slice, slice]:
+        first, step = at * dilation[axis] - padding[axis], stride[axis]  # where pixel 0 goes
+        begin = max(0, -(first // step))
+        end = max(begin, min(size[axis], (out[axis] - 1 - first) // step + 1))
+        return slice(begin, end), slice(first + begin * step, first + end * step, step) if end > begin else slice(0, 0)
 
     for ky in range(kernel[0]):
         for kx in range(kernel[1]):
-            yield ky, kx, along(0, ky), along(1, kx)
-
-
-def _canvas(kernel, size, stride, dilation) -> tuple[int, ...]:
-    """The output's size without padding."""
-    return tuple((n - 1) * s + d * (k - 1) + 1 for k, n, s, d in zip(kernel, size, stride, dilation, strict=True))
+            (rows, to_rows), (columns, to_columns) = along(0, ky), along(1, kx)
+            yield ky, kx, (..., rows, columns), (..., to_rows, to_columns)
 
 
 def _by_group(x: torch.Tensor, groups: int, dim: int = 1) -> torch.Tensor:
@@ -68,13 +65,12 @@ def conv_transpose2d(
     wide = torch.promote_types(input.dtype, torch.float32)
     x, w = _by_group(input.to(wide), groups), _by_group(weight.to(wide), groups, 0)
     kernel, size = weight.shape[2:], input.shape[2:]
-    height, width = _canvas(kernel, size, stride, dilation)
+    axes = zip(size, kernel, stride, padding, output_padding, dilation, strict=True)
+    height, width = ((n - 1) * s - 2 * p + d * (k - 1) + extra + 1 for n, k, s, p, extra, d in axes)
     out = x.new_zeros(input.shape[0], groups, weight.shape[1], height, width)
-    for ky, kx, rows, columns in _taps(kernel, size, stride, dilation):
-        out[..., rows, columns] += torch.einsum("ngchw,gcd->ngdhw", x, w[..., ky, kx])
+    for ky, kx, pixels, places in _taps(kernel, size, (height, width), stride, padding, dilation):
+        out[places] += torch.einsum("ngchw,gcd->ngdhw", x[pixels], w[..., ky, kx])
     out = out.flatten(1, 2)
-    (top, left), (below, right) = padding, output_padding
-    out = F.pad(out, (-left, right - left, -top, below - top))
     for vector, combine in ((bias, torch.add), (scale, torch.mul), (shift, torch.add)):
         if vector is not None:
             out = combine(out, vector.to(wide)[:, None, None])
@@ -86,33 +82,23 @@ def conv_transpose2d(
     return out.to(input.dtype)
 
 
-def _unpadded(grad, canvas, padding, groups):
-    """``grad`` on the output without padding: zero where there is none, without what output_padding added."""
-    (top, left), (height, width) = padding, canvas
-    grad = F.pad(grad, (left, width - left - grad.shape[3], top, height - top - grad.shape[2]))
-    return _by_group(grad, groups)
-
-
 def conv_transpose2d_grad_input(grad, weight, height, width, stride, padding, groups, dilation):
     """Every input pixel gathers what its copy of the kernel covers: ``[N, Co, Ho, Wo]`` to ``[N, Ci, H, W]``."""
     wide = torch.promote_types(grad.dtype, torch.float32)
-    kernel, size = weight.shape[2:], (height, width)
-    g = _unpadded(grad.to(wide), _canvas(kernel, size, stride, dilation), padding, groups)
-    w = _by_group(weight.to(wide), groups, 0)
+    g, w = _by_group(grad.to(wide), groups), _by_group(weight.to(wide), groups, 0)
     found = g.new_zeros(grad.shape[0], groups, weight.shape[0] // groups, height, width)
-    for ky, kx, rows, columns in _taps(kernel, size, stride, dilation):
-        found = found + torch.einsum("ngdhw,gcd->ngchw", g[..., rows, columns], w[..., ky, kx])
+    for ky, kx, pixels, places in _taps(weight.shape[2:], (height, width), grad.shape[2:], stride, padding, dilation):
+        found[pixels] += torch.einsum("ngdhw,gcd->ngchw", g[places], w[..., ky, kx])
     return found.flatten(1, 2).to(grad.dtype)
 
 
 def conv_transpose2d_grad_weight(input, grad, kernel_height, kernel_width, stride, padding, groups, dilation):
     """``[Ci, Co / groups, kh, kw]``: for every tap, the products of the pixels that met in it."""
     wide = torch.promote_types(input.dtype, torch.float32)
-    kernel, size = (kernel_height, kernel_width), input.shape[2:]
-    x = _by_group(input.to(wide), groups)
-    g = _unpadded(grad.to(wide), _canvas(kernel, size, stride, dilation), padding, groups)
+    kernel = (kernel_height, kernel_width)
+    x, g = _by_group(input.to(wide), groups), _by_group(grad.to(wide), groups)
     taps = [
-        torch.einsum("ngchw,ngdhw->gcd", x, g[..., rows, columns])
-        for _, _, rows, columns in _taps(kernel, size, stride, dilation)
+        torch.einsum("ngchw,ngdhw->gcd", x[pixels], g[places])
+        for _, _, pixels, places in _taps(kernel, input.shape[2:], grad.shape[2:], stride, padding, dilation)
     ]
     return torch.stack(taps, -1).unflatten(-1, kernel).flatten(0, 1).to(input.dtype)

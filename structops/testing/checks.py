@@ -103,9 +103,8 @@ def check_layout(spec: OpSpec, case: Case, target: Target) -> None:
         dense = torch.ones_like(output, memory_format=getattr(torch, f"{layout}_format", torch.channels_last))
         found = gradients(spec, arguments, [output], [dense], retain_graph=True)
         for name, a, b in zip(leaves(spec, arguments), expanded, found, strict=True):
-            _require_close(
-                f"gradient of {name}, expanded against {layout}: ", a, b.double(), float(output.shape[0]), target.dtype
-            )
+            scale = scale_of(b) if spec.scale == "outputs" else float(output.shape[0])
+            _require_close(f"gradient of {name}, expanded against {layout}: ", a, b.double(), scale, target.dtype)
 
 
 @check

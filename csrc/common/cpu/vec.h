@@ -23,7 +23,7 @@ typedef uint32_t BitsFloat __attribute__((vector_size(STRUCTOPS_VECTOR_BYTES)));
 
 template <class A>
 inline Vec<A> broadcast(A value) {
-  return Vec<A>{} + value;
+  return value - Vec<A>{};  // and not +, which a negative zero would survive: the compiler would have to add
 }
 
 // a * b + c, rounded once where the instruction set can (the build forbids the compiler to contract).

@@ -1,13 +1,16 @@
 // One axis of a transposed convolution, in phases.
 //
 // Output o gets input i through tap k where o + padding = i * stride + k * dilation. Written as o + padding =
-// q * stride + phase, the taps of a phase are those with k * dilation = phase modulo the stride, and each reads the input
-// at i = q - offset with offset = (k * dilation - phase) / stride. Phases whose taps have the same offsets read the same
-// pixels: they form a group, and are computed as one product with as many columns.
+// q * stride + phase, the taps of a phase are those with k * dilation = phase modulo the stride, and each reads the
+// input at i = q - offset with offset = (k * dilation - phase) / stride. Phases whose taps have the same offsets read
+// the same pixels: they form a group, and are computed as one product with as many columns. Padding makes the phases'
+// first and last q differ by one; where that makes a difference (`exact`), such phases form groups of their own.
 #pragma once
 #include <algorithm>
 #include <cstdint>
 #include <vector>
+
+#include "conv_transpose2d/conv_transpose2d.h"
 
 namespace structops {
 
@@ -22,9 +25,16 @@ struct Axis {
   int64_t in, out, kernel, stride, padding, dilation;
 };
 
+inline Axis vertical(const ConvTransposeParams& p) {
+  return {p.height, p.out_height, p.kernel_height, p.stride_height, p.padding_height, p.dilation_height};
+}
+inline Axis horizontal(const ConvTransposeParams& p) {
+  return {p.width, p.out_width, p.kernel_width, p.stride_width, p.padding_width, p.dilation_width};
+}
+
 inline int64_t floor_divide(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
-inline std::vector<PhaseGroup> phase_groups(const Axis& axis) {
+inline std::vector<PhaseGroup> phase_groups(const Axis& axis, bool exact) {
   std::vector<PhaseGroup> groups;
   for (int64_t phase = 0; phase < axis.stride; ++phase) {
     std::vector<int64_t> taps, offsets;
@@ -37,7 +47,9 @@ inline std::vector<PhaseGroup> phase_groups(const Axis& axis) {
     const int64_t first = -floor_divide(phase - axis.padding, axis.stride);
     const int64_t last = floor_divide(axis.out - 1 + axis.padding - phase, axis.stride) + 1;
     if (last <= first) continue;  // more phases than outputs
-    const auto same = std::find_if(groups.begin(), groups.end(), [&](const PhaseGroup& g) { return g.offsets == offsets; });
+    const auto same = std::find_if(groups.begin(), groups.end(), [&](const PhaseGroup& g) {
+      return g.offsets == offsets && (!exact || (g.first == first && g.first + g.count == last));
+    });
     if (same == groups.end()) {
       groups.push_back({{phase}, offsets, {taps}, first, last - first});
       continue;

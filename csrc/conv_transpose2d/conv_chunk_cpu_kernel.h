@@ -9,10 +9,14 @@ struct Position {
 template <class A>
 inline void copy_run(const A* from, int64_t count, A* to) {
   switch (count) {
-    case 2: return static_cast<void>(std::memcpy(to, from, 2 * sizeof(A)));
-    case 4: return static_cast<void>(std::memcpy(to, from, 4 * sizeof(A)));
-    case 8: return static_cast<void>(std::memcpy(to, from, 8 * sizeof(A)));
-    default: std::memcpy(to, from, sizeof(A) * static_cast<size_t>(count));
+    case 2:
+      return static_cast<void>(std::memcpy(to, from, 2 * sizeof(A)));
+    case 4:
+      return static_cast<void>(std::memcpy(to, from, 4 * sizeof(A)));
+    case 8:
+      return static_cast<void>(std::memcpy(to, from, 8 * sizeof(A)));
+    default:
+      std::memcpy(to, from, sizeof(A) * static_cast<size_t>(count));
   }
 }
 
@@ -30,6 +34,22 @@ class Chunk {
       positions_[i] = {image, p_.first_y + rest / p_.count_x, p_.first_x + rest % p_.count_x};
     }
   }
+  // Copies the pixels of all taps side by side, where that is little: a product of short depths would load and store
+  // its sums more often than it adds to them.
+  void gather(Scratch<R>& scratch) {
+    gathered_ = nullptr;
+    const int64_t taps = static_cast<int64_t>(p_.taps.size()), all = taps * p_.depth;
+    if (taps < 2 || p_.depth >= kDepthBlock || all > 4 * kDepthBlock) return;
+    R* to = scratch.at_least(kChunk * all);
+    const R* pixels[kChunk];
+    bool inside[kChunk];
+    for (int64_t t = 0; t < taps; ++t) {
+      this->pixels(p_.taps[static_cast<size_t>(t)], pixels, inside);
+      for (int64_t i = 0; i < count_; ++i) std::copy_n(pixels[i], p_.depth, to + i * all + t * p_.depth);
+    }
+    gathered_ = to;
+  }
+  const R* gathered() const { return gathered_; }
   int64_t count() const { return count_; }
   const Position& operator[](int64_t i) const { return positions_[i]; }
 
@@ -51,6 +71,7 @@ class Chunk {
   const R *rows_, *zeros_;  // zeros: a pixel of them
   Position positions_[kChunk];
   int64_t count_ = 0;
+  const R* gathered_ = nullptr;  // [position][tap][channel]
 };
 
 // sums [chunk][kTileLanes] of one tile, whose panel is `vectors` wide.
@@ -65,6 +86,18 @@ inline void sum_tile(const Product& p, const Chunk<R>& chunk, const R* panel, in
   bool inside[kChunk];
   const int64_t block = kDepthBlock * (sizeof(R) < sizeof(A) ? 2 : 1);
   const int64_t parts = (count + kTilePositions - 1) / kTilePositions;
+  const auto add = [&](const bool* used, const R* b, int64_t depth) {
+    for (int64_t part = 0; part < parts; ++part) {
+      const int64_t begin = count * part / parts, end = count * (part + 1) / parts;
+      if (used == nullptr || std::any_of(used + begin, used + end, [](bool in) { return in; }))
+        multiply_tile(vectors, end - begin, pixels + begin, b, depth, sums + begin * kTileLanes<A>);
+    }
+  };
+  if (chunk.gathered()) {
+    const int64_t all = static_cast<int64_t>(p.taps.size()) * p.depth;
+    for (int64_t i = 0; i < count; ++i) pixels[i] = chunk.gathered() + i * all;
+    return add(nullptr, panel, all);
+  }
   for (const Tap& tap : p.taps) {
     const R* b = panel;
     panel += p.depth * width;
@@ -72,10 +105,7 @@ inline void sum_tile(const Product& p, const Chunk<R>& chunk, const R* panel, in
     for (int64_t k = 0; k < p.depth; k += block, b += block * width) {
       const int64_t depth = std::min(block, p.depth - k);
       if (finite) {
-        for (int64_t part = 0; part < parts; ++part) {
-          const int64_t begin = count * part / parts, end = count * (part + 1) / parts;
-          multiply_tile(vectors, end - begin, pixels + begin, b, depth, sums + begin * kTileLanes<A>);
-        }
+        add(inside, b, depth);
       } else {
         for (int64_t i = 0; i < count; ++i)
           if (inside[i]) multiply_tile(vectors, 1, pixels + i, b, depth, sums + i * kTileLanes<A>);
@@ -118,8 +148,7 @@ inline void put_rows(const std::vector<Run>& runs, int64_t first_lane, const Chu
       const int64_t o = ((at.image * to.channels + run.channel) * to.height + y) * to.width;
       const int64_t x0 = at.x * to.stride_x + run.phase_x - to.padding_x;
       if (run.count == to.stride_x) {
-        for (int64_t i = 0; i < end - begin; ++i)
-          copy_run(from + i * kTileLanes<A>, run.count, row + i * run.count);
+        for (int64_t i = 0; i < end - begin; ++i) copy_run(from + i * kTileLanes<A>, run.count, row + i * run.count);
         const int64_t first = std::max<int64_t>(0, -x0), last = std::min((end - begin) * run.count, to.width - x0);
         if (first < last)
           finish_row(e, row + first, run.channel, last - first, e.residual ? e.residual + o + x0 + first : nullptr,
@@ -134,7 +163,8 @@ inline void put_rows(const std::vector<Run>& runs, int64_t first_lane, const Chu
           row[i] = from[i * kTileLanes<A> + j];
           if (e.residual) residual[i] = e.residual[o + x0 + j + i * to.stride_x];
         }
-        finish_row(e, row + first, run.channel, last - first, e.residual ? residual + first : nullptr, finished + first);
+        finish_row(e, row + first, run.channel, last - first, e.residual ? residual + first : nullptr,
+                   finished + first);
         for (int64_t i = first; i < last; ++i) out[o + x0 + j + i * to.stride_x] = finished[i];
       }
     }
@@ -168,29 +198,55 @@ inline std::vector<Tile> tiles_of(const Product& p) {
   return tiles;
 }
 
-// The whole product. panels: as pack_panels makes them; zeros: p.depth of them.
+// A product with what it reads.
+template <class R, class A>
+struct Task {
+  Product product;
+  const R* rows;
+  const R* panels;  // as pack_panels makes them
+  bool finite;      // every weight is
+  std::vector<Tile> tiles;
+  int64_t tiles_at_a_time, chunks, first_item;
+
+  int64_t positions() const { return product.batch * product.count_y * product.count_x; }
+  int64_t tile_size() const { return static_cast<int64_t>(product.taps.size()) * product.depth * kTileLanes<A>; }
+  int64_t parts() const { return (static_cast<int64_t>(tiles.size()) + tiles_at_a_time - 1) / tiles_at_a_time; }
+};
+
+// All products, chunk by chunk. An item is a chunk and some tiles: all of them, so that its pixels stay in the second
+// cache, where there are enough chunks to go round.
 template <class S, class R, class A>
-void convolve(const Product& p, const R* rows, const R* zeros, const R* panels, bool finite, const Destination& to,
-              const Epilogue<S, A>& e, S* out, ParallelFor parallel_for) {
-  const std::vector<Tile> tiles = tiles_of<A>(p);
-  const int64_t positions = p.batch * p.count_y * p.count_x, chunks = (positions + kChunk - 1) / kChunk;
-  const int64_t tile_size = static_cast<int64_t>(p.taps.size()) * p.depth * kTileLanes<A>;
-  // A share is a chunk and some tiles: all of them, so that its pixels stay in the second cache, where there are enough
-  // chunks to go round.
-  const int64_t tile_count = static_cast<int64_t>(tiles.size());
-  const int64_t at_a_time = chunks >= 64 ? tile_count : std::min<int64_t>(tile_count, 8);
-  const int64_t parts = (tile_count + at_a_time - 1) / at_a_time;
-  const double steps = static_cast<double>(positions) * tile_count * kTileVectors *
-                       (4.0 + static_cast<double>(p.taps.size()) * p.depth / 2);
-  share(parallel_for, workers_for(steps), chunks * parts, 1, [&](ItemQueue& queue) {
-    Chunk<R> chunk(p, rows, zeros);
+void convolve(std::vector<Task<R, A>>& tasks, const Destination& to, const Epilogue<S, A>& e, S* out,
+              ParallelFor parallel_for) {
+  int64_t items = 0, depth = 1;
+  double steps = 0;
+  for (Task<R, A>& task : tasks) {
+    const int64_t tiles = static_cast<int64_t>(task.tiles.size());
+    task.chunks = (task.positions() + kChunk - 1) / kChunk;
+    task.tiles_at_a_time = task.chunks >= 64 ? tiles : std::min<int64_t>(tiles, 8);
+    task.first_item = items;
+    items += task.chunks * task.parts();
+    depth = std::max(depth, task.product.depth);
+    steps += static_cast<double>(task.positions()) * static_cast<double>(tiles * kTileVectors) *
+             (4 + static_cast<double>(task.product.taps.size()) * static_cast<double>(task.product.depth) / 2);
+  }
+  const std::vector<R> zeros(static_cast<size_t>(depth));
+  share(parallel_for, workers_for(steps), items, 1, [&](ItemQueue& queue) {
     alignas(64) A sums[kChunk * kTileLanes<A>];
+    Scratch<R> gathered;
     for (int64_t item, end; queue.take(item, end);) {
-      const int64_t c = item / parts, first = item % parts * at_a_time;
-      chunk.at(positions * c / chunks, positions * (c + 1) / chunks);
-      for (int64_t t = first; t < std::min(first + at_a_time, tile_count); ++t) {
-        const Tile& tile = tiles[static_cast<size_t>(t)];
-        sum_tile(p, chunk, panels + t * tile_size, tile.vectors, finite, sums);
+      auto found = std::upper_bound(tasks.begin(), tasks.end(), item,
+                                    [](int64_t i, const Task<R, A>& task) { return i < task.first_item; });
+      const Task<R, A>& task = *--found;
+      const int64_t parts = task.parts(), c = (item - task.first_item) / parts;
+      const int64_t first = (item - task.first_item) % parts * task.tiles_at_a_time;
+      const int64_t last = std::min(first + task.tiles_at_a_time, static_cast<int64_t>(task.tiles.size()));
+      Chunk<R> chunk(task.product, task.rows, zeros.data());
+      chunk.at(task.positions() * c / task.chunks, task.positions() * (c + 1) / task.chunks);
+      if (task.finite) chunk.gather(gathered);
+      for (int64_t t = first; t < last; ++t) {
+        const Tile& tile = task.tiles[static_cast<size_t>(t)];
+        sum_tile(task.product, chunk, task.panels + t * task.tile_size(), tile.vectors, task.finite, sums);
         (to.planar ? put_rows<S, R, A> : put_channels<S, R, A>)(tile.runs, tile.first_lane, chunk, sums, to, e, out);
       }
     }

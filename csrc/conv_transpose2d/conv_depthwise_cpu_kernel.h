@@ -1,5 +1,5 @@
-// Depthwise transposed convolution of maps whose channels are side by side: channels are the vector axis, and each output
-// is a handful of multiply-adds, so memory sets the pace. Included once per instruction set.
+// Depthwise transposed convolution of maps whose channels are side by side: channels are the vector axis, and each
+// output is a handful of multiply-adds, so memory sets the pace. Included once per instruction set.
 
 template <class S>
 void depthwise(const ConvTransposeParams& p, const S* input, const S* weight, const WeightStrides& strides,
@@ -13,8 +13,8 @@ void depthwise(const ConvTransposeParams& p, const S* input, const S* weight, co
       for (int64_t c = 0; c < channels; ++c)
         taps[(y * p.kernel_width + x) * padded + c] =
             static_cast<A>(weight[c * strides.in + y * strides.y + x * strides.x]);
-  const auto ys = phase_groups({p.height, p.out_height, p.kernel_height, p.stride_height, p.padding_height, p.dilation_height});
-  const auto xs = phase_groups({p.width, p.out_width, p.kernel_width, p.stride_width, p.padding_width, p.dilation_width});
+  const auto ys = phase_groups(vertical(p), false);
+  const auto xs = phase_groups(horizontal(p), false);
   struct AxisTaps {
     const PhaseGroup* group;
     size_t phase;
@@ -49,7 +49,8 @@ void depthwise(const ConvTransposeParams& p, const S* input, const S* weight, co
             const int64_t ix = x.q - x.group->offsets[tx];
             if (ix < 0 || ix >= p.width) continue;
             const int64_t tap = y.group->taps[y.phase][ty] * p.kernel_width + x.group->taps[x.phase][tx];
-            reached.push_back({input + ((image * p.height + iy) * p.width + ix) * channels, taps.data() + tap * padded});
+            reached.push_back(
+                {input + ((image * p.height + iy) * p.width + ix) * channels, taps.data() + tap * padded});
           }
         }
         for (int64_t c = 0; c < channels; c += n) {

@@ -16,8 +16,8 @@ inline Vec<A> sigmoid(Vec<A> x) {
 // 6.2, good to 1.2e-7 of erfc. In double one lane at a time: a fit to 1e-16 would have fifty coefficients, and nobody
 // trains in double for speed.
 inline Vec<float> normal_share(Vec<float> x) {
-  constexpr float c[] = {0.17087277f, -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
-                         -0.18628806f, 0.09678418f, 0.37409196f, 1.00002368f, -1.26551223f};
+  constexpr float c[] = {0.17087277f,  -0.82215223f, 1.48851587f, -1.13520398f, 0.27886807f,
+                         -0.18628806f, 0.09678418f,  0.37409196f, 1.00002368f,  -1.26551223f};
   const Vec<float> z = absolute<float>(x) * 0.70710678118654752440f, t = 1.0f / (1.0f + 0.5f * z);
   Vec<float> p = broadcast(c[0]);
   for (int i = 1; i < 10; ++i) p = multiply_add(p, t, broadcast(c[i]));
@@ -29,9 +29,9 @@ inline Vec<double> normal_share(Vec<double> x) {
   return x;
 }
 
-template <class A>
-inline Vec<A> activate(Vec<A> x, Activation activation, A slope) {
-  switch (activation) {
+template <Activation kKind, class A>
+inline Vec<A> activate(Vec<A> x, A slope) {
+  switch (kKind) {
     case Activation::relu:
       return x <= 0 ? Vec<A>{} : x;  // keeps NaN
     case Activation::leaky_relu:
@@ -47,40 +47,66 @@ inline Vec<A> activate(Vec<A> x, Activation activation, A slope) {
   }
 }
 
-// `residual` is that of these outputs, or zero.
-template <class S, class A>
-inline Vec<A> finish(const Epilogue<S, A>& e, Vec<A> sum, Vec<A> scale, Vec<A> offset, Vec<A> residual) {
-  const Vec<A> x = multiply_add(sum, scale, offset);
-  return e.residual_last ? activate<A>(x, e.activation, e.negative_slope) + residual
-                         : activate<A>(x + residual, e.activation, e.negative_slope);
+// body(kind), a type for each activation: a switch for a row of outputs and not for each vector.
+template <class Body>
+inline void with_activation(Activation activation, const Body& body) {
+  switch (activation) {
+    case Activation::relu:
+      return body(std::integral_constant<Activation, Activation::relu>{});
+    case Activation::leaky_relu:
+      return body(std::integral_constant<Activation, Activation::leaky_relu>{});
+    case Activation::gelu:
+      return body(std::integral_constant<Activation, Activation::gelu>{});
+    case Activation::silu:
+      return body(std::integral_constant<Activation, Activation::silu>{});
+    case Activation::sigmoid:
+      return body(std::integral_constant<Activation, Activation::sigmoid>{});
+    default:
+      return body(std::integral_constant<Activation, Activation::none>{});
+  }
 }
 
-// Consecutive outputs, with numbers of their own or (planar) one for all. Writes `count` elements to out.
+// Of `count` (at most a vector's lanes) outputs side by side; residual: theirs, or null.
+template <Activation kKind, class S, class A>
+inline void finish(const Epilogue<S, A>& e, Vec<A> sum, Vec<A> scale, Vec<A> offset, const S* residual, S* out,
+                   int64_t count) {
+  const bool whole = count >= kLanes<A>;
+  Vec<A> x = multiply_add(sum, scale, offset);
+  if (residual == nullptr) {
+    x = activate<kKind>(x, e.negative_slope);
+  } else {
+    const Vec<A> added = whole ? load(residual) : load_part(residual, count);
+    x = e.residual_last ? activate<kKind>(x, e.negative_slope) + added : activate<kKind>(x + added, e.negative_slope);
+  }
+  whole ? store(out, x) : store_part(out, x, count);
+}
+
+// Consecutive channels of one pixel.
 template <class S, class A>
 inline void finish_channels(const Epilogue<S, A>& e, const A* sums, int64_t channel, int64_t count, const S* residual,
                             S* out) {
-  constexpr int64_t n = kLanes<A>;
-  const auto some = [&](int64_t i, auto get, auto put) {
-    const Vec<A> scale = e.scale ? get(e.scale + channel + i) : broadcast(A(1));
-    const Vec<A> offset = e.offset ? get(e.offset + channel + i) : Vec<A>{};
-    put(out + i, finish(e, get(sums + i), scale, offset, residual ? get(residual + i) : Vec<A>{}));
-  };
-  int64_t i = 0;
-  for (; i + n <= count; i += n)
-    some(i, [](const auto* p) { return load(p); }, [](S* p, Vec<A> v) { store(p, v); });
-  if (const int64_t rest = count - i)
-    some(i, [&](const auto* p) { return load_part(p, rest); }, [&](S* p, Vec<A> v) { store_part(p, v, rest); });
+  with_activation(e.activation, [&](auto kind) {
+    for (int64_t i = 0; i < count; i += kLanes<A>) {
+      const int64_t rest = count - i;
+      const auto get = [rest](const A* p) { return rest >= kLanes<A> ? load(p) : load_part(p, rest); };
+      finish<kind()>(e, get(sums + i), e.scale ? get(e.scale + channel + i) : broadcast(A(1)),
+                     e.offset ? get(e.offset + channel + i) : Vec<A>{}, residual ? residual + i : nullptr, out + i,
+                     rest);
+    }
+  });
 }
+
+// Consecutive pixels of one channel.
 template <class S, class A>
-inline void finish_row(const Epilogue<S, A>& e, const A* sums, int64_t channel, int64_t count, const S* residual, S* out) {
-  constexpr int64_t n = kLanes<A>;
+inline void finish_row(const Epilogue<S, A>& e, const A* sums, int64_t channel, int64_t count, const S* residual,
+                       S* out) {
   const Vec<A> scale = broadcast(e.scale ? e.scale[channel] : A(1));
   const Vec<A> offset = broadcast(e.offset ? e.offset[channel] : A(0));
-  int64_t i = 0;
-  for (; i + n <= count; i += n)
-    store(out + i, finish(e, load(sums + i), scale, offset, residual ? load(residual + i) : Vec<A>{}));
-  if (const int64_t rest = count - i)
-    store_part(out + i,
-               finish(e, load_part(sums + i, rest), scale, offset, residual ? load_part(residual + i, rest) : Vec<A>{}),
-               rest);
+  with_activation(e.activation, [&](auto kind) {
+    for (int64_t i = 0; i < count; i += kLanes<A>) {
+      const int64_t rest = count - i;
+      finish<kind()>(e, rest >= kLanes<A> ? load(sums + i) : load_part(sums + i, rest), scale, offset,
+                     residual ? residual + i : nullptr, out + i, rest);
+    }
+  });
 }

@@ -2,8 +2,8 @@
 //
 // For every position and every lane: sum over taps and channels of rows[pixel of (position, tap)][channel] x
 // panels[tap][channel][lane]. A lane is an output channel of a phase. A pixel outside the image contributes nothing.
-// The forward has positions q and one product for each pair of phase groups (conv_axis.h); the gradient of the input has
-// the input's pixels as positions, all taps of the kernel, and one phase.
+// The forward has positions q and one product for each pair of phase groups (conv_axis.h); the gradient of the input
+// has the input's pixels as positions, all taps of the kernel, and one phase.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -23,27 +23,29 @@ struct Run {
 };
 
 struct Product {
-  int64_t batch, rows_height, rows_width;                 // of the image that taps look at
-  int64_t image_stride, pixel_stride, depth;              // in elements; channels of a pixel are next to each other
-  int64_t first_y, first_x, count_y, count_x;             // positions
-  int64_t step_y, step_x;                                 // pixels of the image a position
+  int64_t batch, rows_height, rows_width;      // of the image that taps look at
+  int64_t image_stride, pixel_stride, depth;   // in elements; channels of a pixel are next to each other
+  int64_t first_y, first_x, count_y, count_x;  // positions
+  int64_t step_y, step_x;                      // pixels of the image a position
   std::vector<Tap> taps;
   // Where a tap of a lane has its weights in the tensor: weight[source[tap * lanes + lane] + channel * source_stride]
   std::vector<int64_t> source;
   int64_t source_stride, lanes;
-  std::vector<Run> runs;                                  // in order of their lanes
-  bool planar_runs;                                       // of one channel and consecutive phases
-  int64_t whole;                                          // lanes that belong in one tile: 1, or the phases of a channel
+  std::vector<Run> runs;  // in order of their lanes
+  bool planar_runs;       // of one channel and consecutive phases
+  int64_t whole;          // lanes that belong in one tile: 1, or the phases of a channel
 };
 
 // Lanes of a tile that is `lanes` wide, without cutting what belongs together.
-inline int64_t tile_width(const Product& p, int64_t lanes) { return p.whole <= lanes ? lanes / p.whole * p.whole : lanes; }
+inline int64_t tile_width(const Product& p, int64_t lanes) {
+  return p.whole <= lanes ? lanes / p.whole * p.whole : lanes;
+}
 
 // Where results go: output[n, channel, position_y * stride_y + phase_y - padding_y, ...].
 struct Destination {
   int64_t channels, height, width;  // of the whole output
   int64_t stride_y, stride_x, padding_y, padding_x;
-  bool planar;                      // NCHW; else NHWC
+  bool planar;  // NCHW; else NHWC
 };
 
 // What follows the sums: activation(sum * scale + offset + residual). Null: 1, 0 and 0. A is the type of arithmetic, S

@@ -6,33 +6,38 @@ template <int M, int V, class A>
 inline void outer_products(const A* a, int64_t a_step, const A* b, int64_t b_step, int64_t count, A* sums) {
   constexpr int64_t n = kLanes<A>;
   Vec<A> acc[M][V];
-  for (int m = 0; m < M; ++m)
-    for (int v = 0; v < V; ++v) acc[m][v] = Vec<A>{};
+  STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) STRUCTOPS_UNROLL for (int v = 0; v < V; ++v) acc[m][v] = Vec<A>{};
   for (int64_t i = 0; i < count; ++i, a += a_step, b += b_step) {
     Vec<A> lanes[V];
-    for (int v = 0; v < V; ++v) lanes[v] = load(b + v * n);
-    for (int m = 0; m < M; ++m) {
+    STRUCTOPS_UNROLL for (int v = 0; v < V; ++v) lanes[v] = load(b + v * n);
+    STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) {
       const Vec<A> value = broadcast(a[m]);
-      for (int v = 0; v < V; ++v) acc[m][v] = multiply_add(value, lanes[v], acc[m][v]);
+      STRUCTOPS_UNROLL for (int v = 0; v < V; ++v) acc[m][v] = multiply_add(value, lanes[v], acc[m][v]);
     }
   }
   // A row's sum by itself, then added: in float, sums of many images lose less that way.
-  for (int m = 0; m < M; ++m)
-    for (int v = 0; v < V; ++v) {
-      A* to = sums + m * kTileLanes<A> + v * n;
-      store(to, load(to) + acc[m][v]);
-    }
+  STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) STRUCTOPS_UNROLL for (int v = 0; v < V; ++v) {
+    A* to = sums + m * kTileLanes<A> + v * n;
+    store(to, load(to) + acc[m][v]);
+  }
 }
 
 template <int V, class A>
-inline void outer_products_of(int64_t m, const A* a, int64_t a_step, const A* b, int64_t b_step, int64_t count, A* sums) {
+inline void outer_products_of(int64_t m, const A* a, int64_t a_step, const A* b, int64_t b_step, int64_t count,
+                              A* sums) {
   switch (m) {
-    case 1: return outer_products<1, V>(a, a_step, b, b_step, count, sums);
-    case 2: return outer_products<2, V>(a, a_step, b, b_step, count, sums);
-    case 3: return outer_products<3, V>(a, a_step, b, b_step, count, sums);
-    case 4: return outer_products<4, V>(a, a_step, b, b_step, count, sums);
-    case 5: return outer_products<5, V>(a, a_step, b, b_step, count, sums);
-    default: return outer_products<6, V>(a, a_step, b, b_step, count, sums);
+    case 1:
+      return outer_products<1, V>(a, a_step, b, b_step, count, sums);
+    case 2:
+      return outer_products<2, V>(a, a_step, b, b_step, count, sums);
+    case 3:
+      return outer_products<3, V>(a, a_step, b, b_step, count, sums);
+    case 4:
+      return outer_products<4, V>(a, a_step, b, b_step, count, sums);
+    case 5:
+      return outer_products<5, V>(a, a_step, b, b_step, count, sums);
+    default:
+      return outer_products<6, V>(a, a_step, b, b_step, count, sums);
   }
 }
 
@@ -78,12 +83,19 @@ void conv_transpose2d_grad_weight(const ConvTransposeParams& p, const S* input, 
             const int64_t count = std::min<int64_t>(kTilePositions, rows - m), b_step = p.stride_width * p.out_channels;
             A* to = sums + m * kTileLanes<A>;
             switch (vectors) {
-              case 1: outer_products_of<1>(count, a + m, p.in_channels, b, b_step, last - begin, to); break;
+              case 1:
+                outer_products_of<1>(count, a + m, p.in_channels, b, b_step, last - begin, to);
+                break;
 #if STRUCTOPS_ISA_AVX512
-              case 2: outer_products_of<2>(count, a + m, p.in_channels, b, b_step, last - begin, to); break;
-              case 3: outer_products_of<3>(count, a + m, p.in_channels, b, b_step, last - begin, to); break;
+              case 2:
+                outer_products_of<2>(count, a + m, p.in_channels, b, b_step, last - begin, to);
+                break;
+              case 3:
+                outer_products_of<3>(count, a + m, p.in_channels, b, b_step, last - begin, to);
+                break;
 #endif
-              default: outer_products_of<kTileVectors>(count, a + m, p.in_channels, b, b_step, last - begin, to);
+              default:
+                outer_products_of<kTileVectors>(count, a + m, p.in_channels, b, b_step, last - begin, to);
             }
           }
         }

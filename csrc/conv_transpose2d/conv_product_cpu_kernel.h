@@ -1,9 +1,9 @@
 // The product of conv_gemm.h: tiles of positions x lanes in registers. Included once per instruction set.
 //
-// Lanes are the vector axis: a tile is kTileVectors vectors wide, and each position's channel is broadcast against them.
-// Six positions x four vectors are 24 accumulators of the 32 registers, and 10 loads for 24 multiply-adds, so the two
-// multipliers of a core stay busy. A chunk of positions goes through one panel after the other; the sums wait in a tile
-// of 12 KB meanwhile, a panel's block of kDepthBlock channels is 16 KB, so both stay in the first cache.
+// Lanes are the vector axis: a tile is kTileVectors vectors wide, and each position's channel is broadcast against
+// them. Six positions x four vectors are 24 accumulators of the 32 registers, and 10 loads for 24 multiply-adds, so the
+// two multipliers of a core stay busy. A chunk of positions goes through one panel after the other; the sums wait in a
+// tile of 12 KB meanwhile, a panel's block of kDepthBlock channels is 16 KB, so both stay in the first cache.
 
 #if STRUCTOPS_ISA_AVX512
 constexpr int kTileVectors = 4;  // 32 registers
@@ -11,8 +11,8 @@ constexpr int kTileVectors = 4;  // 32 registers
 constexpr int kTileVectors = 2;  // 16 registers
 #endif
 constexpr int kTilePositions = 6;
-constexpr int64_t kChunk = 48;       // positions that share a panel's way through the caches
-constexpr int64_t kDepthBlock = 64;  // channels (pairs of them, of bfloat16)
+constexpr int64_t kChunk = 48;        // positions that share a panel's way through the caches
+constexpr int64_t kDepthBlock = 128;  // channels (pairs of them, of bfloat16)
 
 template <class A>
 constexpr int64_t kTileLanes = kTileVectors * kLanes<A>;
@@ -23,20 +23,20 @@ template <int M, int V, class A>
 inline void multiply(const A* const* a, const A* b, int64_t depth, A* sums) {
   constexpr int64_t n = kLanes<A>;
   Vec<A> acc[M][V];
-  for (int m = 0; m < M; ++m)
-    for (int v = 0; v < V; ++v) acc[m][v] = load(sums + m * kTileLanes<A> + v * n);
+  STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) STRUCTOPS_UNROLL for (int v = 0; v < V; ++v) acc[m][v] =
+      load(sums + m * kTileLanes<A> + v * n);
   const A* rows[M];
-  for (int m = 0; m < M; ++m) rows[m] = a[m];
+  STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) rows[m] = a[m];
   for (int64_t k = 0; k < depth; ++k, b += V * n) {
     Vec<A> lanes[V];
-    for (int v = 0; v < V; ++v) lanes[v] = load(b + v * n);
-    for (int m = 0; m < M; ++m) {
+    STRUCTOPS_UNROLL for (int v = 0; v < V; ++v) lanes[v] = load(b + v * n);
+    STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) {
       const Vec<A> value = broadcast(rows[m][k]);
-      for (int v = 0; v < V; ++v) acc[m][v] = multiply_add(value, lanes[v], acc[m][v]);
+      STRUCTOPS_UNROLL for (int v = 0; v < V; ++v) acc[m][v] = multiply_add(value, lanes[v], acc[m][v]);
     }
   }
-  for (int m = 0; m < M; ++m)
-    for (int v = 0; v < V; ++v) store(sums + m * kTileLanes<A> + v * n, acc[m][v]);
+  STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) STRUCTOPS_UNROLL for (int v = 0; v < V; ++v)
+      store(sums + m * kTileLanes<A> + v * n, acc[m][v]);
 }
 
 #if STRUCTOPS_ISA_AVX512
@@ -47,22 +47,22 @@ template <int M, int V, class A>
 inline void multiply(const BFloat16* const* a, const BFloat16* b, int64_t depth, A* sums) {
   constexpr int64_t n = kLanes<float>;
   __m512 acc[M][V];
-  for (int m = 0; m < M; ++m)
-    for (int v = 0; v < V; ++v) acc[m][v] = _mm512_loadu_ps(sums + m * kTileLanes<float> + v * n);
+  STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) STRUCTOPS_UNROLL for (int v = 0; v < V; ++v) acc[m][v] =
+      _mm512_loadu_ps(sums + m * kTileLanes<float> + v * n);
   const BFloat16* rows[M];
-  for (int m = 0; m < M; ++m) rows[m] = a[m];
+  STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) rows[m] = a[m];
   for (int64_t k = 0; k < depth; k += 2, b += 2 * V * n) {
     __m512bh lanes[V];
-    for (int v = 0; v < V; ++v) lanes[v] = (__m512bh)_mm512_loadu_si512(b + 2 * v * n);
-    for (int m = 0; m < M; ++m) {
+    STRUCTOPS_UNROLL for (int v = 0; v < V; ++v) lanes[v] = (__m512bh)_mm512_loadu_si512(b + 2 * v * n);
+    STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) {
       int32_t pair;
       std::memcpy(&pair, rows[m] + k, sizeof pair);
       const __m512bh value = (__m512bh)_mm512_set1_epi32(pair);
-      for (int v = 0; v < V; ++v) acc[m][v] = _mm512_dpbf16_ps(acc[m][v], value, lanes[v]);
+      STRUCTOPS_UNROLL for (int v = 0; v < V; ++v) acc[m][v] = _mm512_dpbf16_ps(acc[m][v], value, lanes[v]);
     }
   }
-  for (int m = 0; m < M; ++m)
-    for (int v = 0; v < V; ++v) _mm512_storeu_ps(sums + m * kTileLanes<float> + v * n, acc[m][v]);
+  STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) STRUCTOPS_UNROLL for (int v = 0; v < V; ++v)
+      _mm512_storeu_ps(sums + m * kTileLanes<float> + v * n, acc[m][v]);
 }
 #pragma GCC pop_options
 #endif
@@ -70,22 +70,32 @@ inline void multiply(const BFloat16* const* a, const BFloat16* b, int64_t depth,
 template <int V, class R, class A>
 inline void multiply_rows(int64_t count, const R* const* a, const R* b, int64_t depth, A* sums) {
   switch (count) {
-    case 1: return multiply<1, V>(a, b, depth, sums);
-    case 2: return multiply<2, V>(a, b, depth, sums);
-    case 3: return multiply<3, V>(a, b, depth, sums);
-    case 4: return multiply<4, V>(a, b, depth, sums);
-    case 5: return multiply<5, V>(a, b, depth, sums);
-    default: return multiply<6, V>(a, b, depth, sums);
+    case 1:
+      return multiply<1, V>(a, b, depth, sums);
+    case 2:
+      return multiply<2, V>(a, b, depth, sums);
+    case 3:
+      return multiply<3, V>(a, b, depth, sums);
+    case 4:
+      return multiply<4, V>(a, b, depth, sums);
+    case 5:
+      return multiply<5, V>(a, b, depth, sums);
+    default:
+      return multiply<6, V>(a, b, depth, sums);
   }
 }
 template <class R, class A>
 inline void multiply_tile(int64_t vectors, int64_t count, const R* const* a, const R* b, int64_t depth, A* sums) {
   switch (vectors) {
-    case 1: return multiply_rows<1>(count, a, b, depth, sums);
+    case 1:
+      return multiply_rows<1>(count, a, b, depth, sums);
 #if STRUCTOPS_ISA_AVX512
-    case 2: return multiply_rows<2>(count, a, b, depth, sums);
-    case 3: return multiply_rows<3>(count, a, b, depth, sums);
+    case 2:
+      return multiply_rows<2>(count, a, b, depth, sums);
+    case 3:
+      return multiply_rows<3>(count, a, b, depth, sums);
 #endif
-    default: return multiply_rows<kTileVectors>(count, a, b, depth, sums);
+    default:
+      return multiply_rows<kTileVectors>(count, a, b, depth, sums);
   }
 }

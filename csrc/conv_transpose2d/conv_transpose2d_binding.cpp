@@ -56,12 +56,9 @@ Tensor conv_transpose2d(const Tensor& input, const Tensor& weight, const Optiona
   const Affine affine(bias, scale, shift, wide_type(input));
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "conv_transpose2d", [&] {
     using A = cpu::Arithmetic<scalar_t>;
-    const cpu::Epilogue<scalar_t, A> epilogue{data<A>(affine.scale),
-                                              data<A>(affine.offset),
-                                              data<scalar_t>(added),
-                                              static_cast<Activation>(activation),
-                                              static_cast<A>(negative_slope),
-                                              residual_last};
+    const cpu::Epilogue<scalar_t, A> epilogue{data<A>(affine.scale),          data<A>(affine.offset),
+                                              data<scalar_t>(added),          static_cast<Activation>(activation),
+                                              static_cast<A>(negative_slope), residual_last};
     cpu::conv_transpose2d(p, data<scalar_t>(map), format == MemoryFormat::Contiguous, data<scalar_t>(weight),
                           strides_of(weight), epilogue, mutable_data<scalar_t>(out), parallel_for);
   });

@@ -143,6 +143,35 @@ inline void store(BFloat16* p, Vec<float> v) {
 }
 
 // The first n lanes (n < kLanes), touching no more memory than theirs; the others are zero.
+#if STRUCTOPS_ISA_AVX512
+inline Vec<float> load_part(const float* p, int64_t n) {
+  return (Vec<float>)_mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << n) - 1), p);
+}
+inline Vec<double> load_part(const double* p, int64_t n) {
+  return (Vec<double>)_mm512_maskz_loadu_pd(static_cast<__mmask8>((1u << n) - 1), p);
+}
+inline void store_part(float* p, Vec<float> v, int64_t n) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << n) - 1), (__m512)v);
+}
+inline void store_part(double* p, Vec<double> v, int64_t n) {
+  _mm512_mask_storeu_pd(p, static_cast<__mmask8>((1u << n) - 1), (__m512d)v);
+}
+// Halves: 16 of them by a mask, then as any.
+template <class S>
+inline Vec<float> load_part(const S* p, int64_t n) {
+  alignas(32) S part[kLanes<float>];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(part),
+                     _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p));
+  return load(part);
+}
+template <class D>
+inline void store_part(D* p, Vec<float> v, int64_t n) {
+  alignas(32) D part[kLanes<float>];
+  store(part, v);
+  _mm256_mask_storeu_epi16(p, static_cast<__mmask16>((1u << n) - 1),
+                           _mm256_load_si256(reinterpret_cast<const __m256i*>(part)));
+}
+#else
 template <class S>
 inline Vec<acc_t<S>> load_part(const S* p, int64_t n) {
   alignas(64) S part[kLanes<acc_t<S>>];
@@ -156,3 +185,4 @@ inline void store_part(D* p, Vec<acc_t<D>> v, int64_t n) {
   store(part, v);
   for (int64_t i = 0; i < n; ++i) p[i] = part[i];
 }
+#endif

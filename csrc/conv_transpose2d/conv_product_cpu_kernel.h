@@ -11,7 +11,7 @@ constexpr int kTileVectors = 4;  // 32 registers
 constexpr int kTileVectors = 2;  // 16 registers
 #endif
 constexpr int kTilePositions = 6;
-constexpr int64_t kChunk = 48;        // positions that share a panel's way through the caches
+constexpr int64_t kChunk = 96;        // positions that share a panel's way through the caches
 constexpr int64_t kDepthBlock = 128;  // channels (pairs of them, of bfloat16)
 
 template <class A>

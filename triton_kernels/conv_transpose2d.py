@@ -30,7 +30,11 @@ def _tile(source: torch.Tensor, channels: int, depthwise: bool) -> dict:
     if depthwise:
         return {"POSITIONS": 32, "CHANNELS": 16 if double or planar else min(wide, 32), "DEPTH": 16}
     if half:
-        return {"POSITIONS": 64 if planar else 128, "CHANNELS": wide, "DEPTH": 16 if planar else 32}
+        return {
+            "POSITIONS": 64 if planar else 128,
+            "CHANNELS": min(wide, 32) if planar else wide,
+            "DEPTH": 16 if planar else 32,
+        }
     if double:
         return {"POSITIONS": 32 if planar else 16, "CHANNELS": 16 if planar else 32, "DEPTH": 16}
     return {"POSITIONS": 32, "CHANNELS": wide, "DEPTH": 16}

@@ -1,10 +1,12 @@
-// CPU twins of one-instruction PTX wrappers, from the fragment layouts that the PTX ISA gives. A header
-// of such wrappers takes these with using-declarations under STRUCTOPS_CUDA_ON_CPU; so far only the harness has one.
+// CPU twins of one-instruction PTX wrappers, from the fragment layouts that the PTX ISA gives.
+// csrc/common/cuda/ptx.cuh takes these with using-declarations under STRUCTOPS_CUDA_ON_CPU.
 #pragma once
+#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #include "cuda_on_cpu/runtime.h"
 
@@ -37,25 +39,29 @@ void cp_async_wait() {
                   });
 }
 
-// mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32, d += a b.
-inline void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Site site = Site::here()) {
+inline float element(__half_raw raw) { return __half2float(__half(raw)); }
+inline float element(__nv_bfloat16_raw raw) { return __bfloat162float(__nv_bfloat16(raw)); }
+
+// mma.sync.aligned.m16n8k16.row.col.f32.<T>.<T>.f32, d += a b.
+template <class T = __half>
+void mma_m16n8k16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2], Site site = Site::here()) {
   struct Payload {
     float* d;
     const unsigned *a, *b;
   } payload{d, a, b};
   const Combine combine = [](void** payloads, std::uint32_t present, int) {
     if (present != 0xffffffffu) kernel_error("mma.sync by an incomplete warp", Site::here());
-    const auto element = [](const unsigned* registers, int i) {
-      __half_raw raw;
+    const auto at = [](const unsigned* registers, int i) {
+      std::conditional_t<std::is_same_v<T, __half>, __half_raw, __nv_bfloat16_raw> raw;
       raw.x = static_cast<unsigned short>(registers[i / 2] >> (i % 2 * 16));
-      return __half2float(__half(raw));
+      return element(raw);
     };
     float left[16][16], right[16][8];
     for (int lane = 0; lane < 32; ++lane) {
       const auto* p = static_cast<const Payload*>(payloads[lane]);
       const int group = lane / 4, pair = lane % 4 * 2;
-      for (int i = 0; i < 8; ++i) left[group + i / 2 % 2 * 8][pair + i % 2 + i / 4 * 8] = element(p->a, i);
-      for (int i = 0; i < 4; ++i) right[pair + i % 2 + i / 2 * 8][group] = element(p->b, i);
+      for (int i = 0; i < 8; ++i) left[group + i / 2 % 2 * 8][pair + i % 2 + i / 4 * 8] = at(p->a, i);
+      for (int i = 0; i < 4; ++i) right[pair + i % 2 + i / 2 * 8][group] = at(p->b, i);
     }
     for (int lane = 0; lane < 32; ++lane) {
       auto* p = static_cast<Payload*>(payloads[lane]);

@@ -58,17 +58,19 @@ STRUCTOPS_HOST_DEVICE PasteBox paste_box(const PasteParams& p, const void* boxes
 // The two numbers of a padded mask beside a pixel, along one axis, and their weights.
 template <class T>
 struct PasteTap {
-  int64_t low, high;
+  int32_t low, high;
   T low_weight, high_weight;
 };
 
-// Pixel i of `to`, from `from` numbers.
+// Pixel i of `to`, from `from` numbers, fewer than 2^31.
 template <class T>
 STRUCTOPS_HOST_DEVICE PasteTap<T> paste_tap(int64_t i, int64_t from, int64_t to) {
-  if (from == to) return {i, i, T(1), T(0)};
+  if (from == to) return {static_cast<int32_t>(i), static_cast<int32_t>(i), T(1), T(0)};
   T at = std::fma(T(from) / T(to), T(i) + T(0.5), T(-0.5));
   at = at < T(0) ? T(0) : at;
-  const int64_t floor = static_cast<int64_t>(at), low = floor < from - 1 ? floor : from - 1;
+  // Torch's floor is a float's, of a double too: what is a hair below a whole number counts as that.
+  const int64_t floor = static_cast<int64_t>(static_cast<float>(at));
+  const int32_t low = static_cast<int32_t>(floor < from - 1 ? floor : from - 1);
   T weight = at - T(low);
   weight = weight < T(0) ? T(0) : weight > T(1) ? T(1) : weight;
   return {low, low < from - 1 ? low + 1 : low, T(1) - weight, weight};

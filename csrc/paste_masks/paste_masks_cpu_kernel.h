@@ -40,7 +40,7 @@ class PastedColumns {
     for (int64_t x = box_.x.begin; x < box_.x.end; ++x) {
       const PasteTap<T> tap = paste_tap<T>(x - box_.x.first, p_->mask_width + 2 * p_->padding, box_.x.length);
       const int64_t c = x - origin;
-      places_[c] = static_cast<int32_t>(tap.low), places_[padded_ + c] = static_cast<int32_t>(tap.high);
+      places_[c] = tap.low, places_[padded_ + c] = tap.high;
       numbers_[c] = tap.low_weight, numbers_[padded_ + c] = tap.high_weight;
     }
     held_[0] = held_[1] = -1;

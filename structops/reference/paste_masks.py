@@ -27,7 +27,7 @@ def _taps(pixels: torch.Tensor, size: int, length: int, dtype: torch.dtype) -> t
         return torch.as_tensor(value, device=pixels.device).to(dtype)
 
     at = fma(number(size) / number(length), number(pixels) + 0.5, number(-0.5)).clamp(min=0)
-    low = at.long().clamp(max=size - 1)
+    low = at.float().long().clamp(max=size - 1)  # torch's own floor is a float32's, of float64 too
     weight = (at - low).clamp(0, 1)
     return low, (low + 1).clamp(max=size - 1), 1 - weight, weight
 

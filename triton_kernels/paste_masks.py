@@ -11,7 +11,7 @@ import triton.language as tl
 from structops.triton_kernels._launch import Launch, double_bits, run
 
 _VALUES, _FLAGS, _PACKED = range(3)
-_ROWS, _COLUMNS = 8, 256  # of a tile
+_ROWS, _COLUMNS = 4, 256  # of a tile
 # The interpreter rounds a fused multiply-add twice.
 _INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
@@ -41,20 +41,29 @@ def _sum_to_odd(a, b):
 
 
 @triton.jit
+def _fused_by_hand(a, b, c):
+    if a.dtype == tl.float32:
+        found = _sum_to_odd(a.to(tl.float64) * b.to(tl.float64), c.to(tl.float64)).to(tl.float32)
+    else:
+        product = a * b
+        a_high, a_low = _halves(a)
+        b_high, b_low = _halves(b)
+        lost = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+        small, rest = _two_sum(c, lost)
+        large, more = _two_sum(product, small)
+        exact = large + _sum_to_odd(rest, more)
+        found = tl.where(tl.abs(exact) < float("inf"), exact, product + c)
+    return found
+
+
+@triton.jit
 def _fused(a, b, c, INTERPRETED: tl.constexpr):
     """a * b + c, rounded once; as structops.reference._fma where the interpreter would not."""
-    if not INTERPRETED:
-        return tl.fma(a, b, c)
-    if a.dtype == tl.float32:
-        return _sum_to_odd(a.to(tl.float64) * b.to(tl.float64), c.to(tl.float64)).to(tl.float32)
-    product = a * b
-    a_high, a_low = _halves(a)
-    b_high, b_low = _halves(b)
-    lost = ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
-    small, rest = _two_sum(c, lost)
-    large, more = _two_sum(product, small)
-    exact = large + _sum_to_odd(rest, more)
-    return tl.where(tl.abs(exact) < float("inf"), exact, product + c)
+    if INTERPRETED:
+        found = _fused_by_hand(a, b, c)
+    else:
+        found = tl.fma(a, b, c)
+    return found
 
 
 @triton.jit
@@ -78,19 +87,20 @@ def _taps(pixel, size, length, like, INTERPRETED: tl.constexpr):
     """The two numbers beside a pixel among ``size``, and their weights, of the type of ``like``."""
     kind = like.dtype
     zero = tl.zeros_like(pixel).to(kind)
-    scale = (size.to(kind) + zero) / (length.to(kind) + zero)
     if kind == tl.float32:  # of which / is an approximation
-        scale = tl.div_rn(size.to(kind) + zero, length.to(kind) + zero)
-    at = _fused(scale, pixel.to(kind) + 0.5, zero - 0.5, INTERPRETED)
+        scale = tl.div_rn(size.to(kind), length.to(kind))
+    else:
+        scale = size.to(kind) / length.to(kind)
+    at = _fused(zero + scale, pixel.to(kind) + 0.5, zero - 0.5, INTERPRETED)
     at = tl.where(at < 0, zero, at)
-    low = tl.minimum(at.to(tl.float32).to(tl.int64), size - 1)
+    low = tl.minimum(at.to(tl.float32).to(tl.int64), size - 1).to(tl.int32)  # the floor is a float's, as torch's
     weight = at - low.to(kind)
     weight = tl.where(weight < 0, zero, tl.where(weight > 1, zero + 1, weight))
-    high = tl.minimum(low + 1, size - 1)
+    high = tl.minimum(low + 1, (size - 1).to(tl.int32))
     same = size == length
     return (
-        tl.where(same, pixel, low),
-        tl.where(same, pixel, high),
+        tl.where(same, pixel.to(tl.int32), low),
+        tl.where(same, pixel.to(tl.int32), high),
         tl.where(same, zero + 1, 1 - weight),
         tl.where(same, zero, weight),
     )
@@ -102,7 +112,7 @@ def _numbers(mask, row, column, rows, columns, padding, inside):
     row = row - padding
     column = column - padding
     inside = inside & (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
-    return tl.load(mask + row * columns + column, mask=inside, other=0.0)
+    return tl.load(mask + row.to(tl.int64) * columns + column, mask=inside, other=0.0)
 
 
 @triton.jit(do_not_specialize=["rows", "columns", "height", "width", "padding", "row_tiles", "column_tiles", "scale_bits", "bits"])

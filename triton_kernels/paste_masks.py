@@ -115,7 +115,19 @@ def _numbers(mask, row, column, rows, columns, padding, inside):
     return tl.load(mask + row.to(tl.int64) * columns + column, mask=inside, other=0.0)
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "height", "width", "padding", "row_tiles", "column_tiles", "scale_bits", "bits"])
+@triton.jit(
+    do_not_specialize=[
+        "rows",
+        "columns",
+        "height",
+        "width",
+        "padding",
+        "row_tiles",
+        "column_tiles",
+        "scale_bits",
+        "bits",
+    ]
+)
 def paste_masks_kernel(
     masks,  # [K, rows, columns]
     boxes,  # [K, 4] (x1, y1, x2, y2)

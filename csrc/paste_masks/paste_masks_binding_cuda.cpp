@@ -17,8 +17,8 @@ Tensor paste_masks(const Tensor& masks, const Tensor& boxes, int64_t height, int
   const ScalarType type = wide_type(masks);
   const Tensor m = dense(masks, type), b = dense(boxes, wide_type(boxes));
   const auto run = [&]<class T>(T) {
-    STD_CUDA_CHECK(cuda::paste_masks(p, data<T>(m), b.const_data_ptr(), output.mutable_data_ptr(),
-                                     cuda::current_stream(masks)));
+    STD_CUDA_CHECK(
+        cuda::paste_masks(p, data<T>(m), b.const_data_ptr(), output.mutable_data_ptr(), cuda::current_stream(masks)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   };
   type == ScalarType::Double ? run(double()) : run(float());

@@ -27,8 +27,14 @@ inline PasteParams check_paste_masks(const Tensor& masks, const Tensor& boxes, i
                   ": a mask with its padding must be smaller than 2^31");
   STRUCTOPS_CHECK(threshold || !packed, op, ": packed results need a threshold");
   const PasteKind kind = !threshold ? PasteKind::values : packed ? PasteKind::packed : PasteKind::flags;
-  return {masks.size(0), masks.size(1), masks.size(2), height,
-          width,         padding,       kind,          boxes.scalar_type() == ScalarType::Double,
+  return {masks.size(0),
+          masks.size(1),
+          masks.size(2),
+          height,
+          width,
+          padding,
+          kind,
+          boxes.scalar_type() == ScalarType::Double,
           threshold.value_or(0)};
 }
 

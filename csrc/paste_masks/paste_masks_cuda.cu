@@ -17,7 +17,9 @@ constexpr int64_t kMostBlocks = (int64_t{1} << 31) - 1;
 
 // Pixels of a thread: 16 bytes, or the 8 of one byte, of which rows have a whole number.
 template <class T, PasteKind kKind>
-constexpr int kPixels = kKind == PasteKind::values ? 16 / int(sizeof(T)) : kKind == PasteKind::flags ? 16 : 8;
+constexpr int kPixels = kKind == PasteKind::values  ? 16 / int(sizeof(T))
+                        : kKind == PasteKind::flags ? 16
+                                                    : 8;
 
 // The pixels of the result one after another, row by row and image by image.
 template <class T>

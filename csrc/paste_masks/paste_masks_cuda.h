@@ -1,5 +1,5 @@
-// Pasting masks on the GPU: launcher, free of torch. Arguments are those of paste_masks/paste_masks.h; nothing waits for
-// the GPU.
+// Pasting masks on the GPU: launcher, free of torch. Arguments are those of paste_masks/paste_masks.h; nothing waits
+// for the GPU.
 #pragma once
 #include <cuda_runtime_api.h>
 

@@ -6,19 +6,15 @@
 // side by side, else by the elements, neighbouring threads reading neighbouring pixels. The sums go through shared
 // memory, so that outputs are written 16 bytes at a time, and are finished there: bias, affine, residual and activation
 // cost no pass of their own.
-#include "common/cuda/ptx.cuh"
-#include "conv_transpose2d/conv_epilogue.cuh"
-#include "conv_transpose2d/conv_tile.cuh"
+#include "conv_transpose2d/conv_load.cuh"
 
 namespace structops::cuda {
 namespace {
 
 template <class T, class A>
 struct Args {
-  ConvShape shape;
-  ConvMap from, to;
-  const T* source;
-  const T* packed;
+  ConvSource<T> in;
+  ConvMap to;
   T* out;
   ConvEpilogue<T, A> epilogue;
   int64_t phases;
@@ -32,85 +28,6 @@ constexpr size_t shared_bytes() {
   using Tile = ConvTile<T>;
   const size_t sums = size_t(Tile::kPositions) * (Tile::kChannels + kSumPadding) * sizeof(acc_t<T>);
   return (sums > ConvStages<T>::kBytes ? sums : ConvStages<T>::kBytes);
-}
-
-// A position's pixel through any tap. kWide: four threads share a row of the tile, 16 bytes each, and a thread has
-// several rows; else a thread has one row, or a part of one.
-template <class T, bool kWide>
-struct Rows {
-  static constexpr int kTileRows = ConvTile<T>::kPositions;
-  static constexpr int kCount = kWide ? kTileRows * kRowChunks / kConvThreads : 1;
-  int64_t base[kCount];
-  int y[kCount], x[kCount];
-  bool used[kCount];
-
-  static __device__ __forceinline__ int row(int i) {
-    return kWide ? int(threadIdx.x) / kRowChunks + i * (kConvThreads / kRowChunks) : int(threadIdx.x) % kTileRows;
-  }
-  __device__ __forceinline__ void find(int64_t first, int64_t positions, const ConvPhase& phase, const ConvMap& from) {
-#pragma unroll
-    for (int i = 0; i < kCount; ++i) {
-      const int64_t position = first + row(i), plane = phase.rows * phase.columns;
-      used[i] = position < positions;
-      const int64_t rest = used[i] ? position % plane : 0;
-      base[i] = used[i] ? position / plane * from.stride_n : 0;
-      y[i] = used[i] ? int(rest / phase.columns) : 0;
-      x[i] = used[i] ? int(rest % phase.columns) : 0;
-    }
-  }
-};
-
-// Step of the loop over taps and depth.
-struct Step {
-  int64_t tap_y = 0, tap_x = 0, k = 0;
-};
-
-template <class T, bool kWide>
-__device__ __forceinline__ void load_left(const Args<T, acc_t<T>>& a, const Rows<T, kWide>& rows, const Step& step,
-                                          int64_t dy, int64_t dx, int64_t scale_y, int64_t scale_x, int64_t group,
-                                          T* to) {
-  constexpr int V = kPack<T>;
-  const T* of_group = a.source + group * a.shape.depth * a.from.stride_c;
-#pragma unroll
-  for (int i = 0; i < Rows<T, kWide>::kCount; ++i) {
-    const int64_t y = rows.y[i] * scale_y + dy, x = rows.x[i] * scale_x + dx;
-    const bool inside = rows.used[i] && y >= 0 && y < a.from.height && x >= 0 && x < a.from.width;
-    const T* pixel = inside ? of_group + rows.base[i] + y * a.from.stride_y + x * a.from.stride_x : of_group;
-    T* row = to + rows.row(i) * kStride<T>;
-    if constexpr (kWide) {
-      const int chunk = threadIdx.x % kRowChunks;
-      const int64_t k = step.k + chunk * V;
-      const bool read = inside && k < a.shape.depth;
-      ptx::cp_async16(row + chunk * V, read ? pixel + k : of_group, read);
-    } else {
-      constexpr int kParts = kConvThreads / Rows<T, kWide>::kTileRows;  // threads that share a row
-#pragma unroll
-      for (int chunk = threadIdx.x / Rows<T, kWide>::kTileRows; chunk < kRowChunks; chunk += kParts) {
-        Pack<T, V> pack;
-#pragma unroll
-        for (int v = 0; v < V; ++v) {
-          const int64_t k = step.k + chunk * V + v;
-          pack.value[v] = inside && k < a.shape.depth ? pixel[k * a.from.stride_c] : down<T>(0);
-        }
-        *reinterpret_cast<Pack<T, V>*>(row + chunk * V) = pack;
-      }
-    }
-  }
-}
-
-template <class T>
-__device__ __forceinline__ void load_right(const Args<T, acc_t<T>>& a, int64_t tap, int64_t k0, int64_t group,
-                                           int64_t channel, T* to) {
-  constexpr int V = kPack<T>, kRows = ConvTile<T>::kChannels;
-  const int64_t depth = padded_depth<T>(a.shape.depth);
-  const T* panel = a.packed + (tap * a.shape.groups + group) * a.shape.channels * depth;
-#pragma unroll
-  for (int i = 0; i < kRows * kRowChunks / kConvThreads; ++i) {
-    const int row = threadIdx.x / kRowChunks + i * (kConvThreads / kRowChunks), chunk = threadIdx.x % kRowChunks;
-    const int64_t k = k0 + chunk * V;
-    const bool read = channel + row < a.shape.channels && k < depth;
-    ptx::cp_async16(to + row * kStride<T> + chunk * V, read ? panel + (channel + row) * depth + k : a.packed, read);
-  }
 }
 
 // The block's sums [positions][channels] in shared memory, finished and written.
@@ -128,14 +45,14 @@ __device__ __forceinline__ void put(const Args<T, acc_t<T>>& a, const acc_t<T>* 
     constexpr int V = kPack<T>, kPacks = Tile::kChannels / V;
     for (int i = threadIdx.x; i < Tile::kPositions * kPacks; i += kConvThreads) {
       const int row = i / kPacks, c = i % kPacks * V;
-      if (first + row >= positions || channel + c >= a.shape.channels) continue;
-      const int64_t of_group = group * a.shape.channels + channel + c, at = offset(first + row) + of_group;
+      if (first + row >= positions || channel + c >= a.in.shape.channels) continue;
+      const int64_t of_group = group * a.in.shape.channels + channel + c, at = offset(first + row) + of_group;
       Pack<T, V> residual{}, pack;
       if (a.epilogue.residual) residual = load_pack<T, V>(a.epilogue.residual + at);
 #pragma unroll
       for (int v = 0; v < V; ++v)
         pack.value[v] = down<T>(finish(a.epilogue, sums[row * kRow + c + v], of_group + v, residual.value[v]));
-      *reinterpret_cast<Pack<T, V>*>(a.out + at) = pack;
+      store_pack(a.out + at, pack);
     }
     return;
   }
@@ -143,8 +60,8 @@ __device__ __forceinline__ void put(const Args<T, acc_t<T>>& a, const acc_t<T>* 
   for (int i = threadIdx.x; i < Tile::kPositions * Tile::kChannels; i += kConvThreads) {
     const int row = planar ? i % Tile::kPositions : i / Tile::kChannels;
     const int c = planar ? i / Tile::kPositions : i % Tile::kChannels;
-    if (first + row >= positions || channel + c >= a.shape.channels) continue;
-    const int64_t of_group = group * a.shape.channels + channel + c;
+    if (first + row >= positions || channel + c >= a.in.shape.channels) continue;
+    const int64_t of_group = group * a.in.shape.channels + channel + c;
     const int64_t at = offset(first + row) + of_group * a.to.stride_c;
     const T residual = a.epilogue.residual ? a.epilogue.residual[at] : down<T>(0);
     a.out[at] = down<T>(finish(a.epilogue, sums[row * kRow + c], of_group, residual));
@@ -152,33 +69,33 @@ __device__ __forceinline__ void put(const Args<T, acc_t<T>>& a, const acc_t<T>* 
 }
 
 template <class T, bool kWide>
-__global__ void __launch_bounds__(kConvThreads) conv_gather_kernel(const Args<T, acc_t<T>> a) {
+__global__ void __launch_bounds__(kConvThreads, 2) conv_gather_kernel(const Args<T, acc_t<T>> a) {
   using Tile = ConvTile<T>;
   using Stages = ConvStages<T>;
   auto* shared = dynamic_smem<unsigned char>();
   const int64_t first = int64_t(blockIdx.x) * Tile::kPositions, channel = int64_t(blockIdx.y) * Tile::kChannels;
-  for (int64_t z = blockIdx.z; z < a.phases * a.shape.groups; z += gridDim.z) {
+  for (int64_t z = blockIdx.z; z < a.phases * a.in.shape.groups; z += gridDim.z) {
     const int64_t group = z / a.phases;
-    const ConvPhase phase(a.shape, a.to, z % a.phases);
-    const int64_t positions = a.shape.batch * phase.rows * phase.columns;
+    const ConvPhase phase(a.in.shape, a.to, z % a.phases);
+    const int64_t positions = a.in.shape.batch * phase.rows * phase.columns;
     if (first >= positions) continue;
-    const ConvTaps ys = conv_taps(a.shape.y, phase.y, a.shape.forward);
-    const ConvTaps xs = conv_taps(a.shape.x, phase.x, a.shape.forward);
-    Rows<T, kWide> rows;
-    rows.find(first, positions, phase, a.from);
+    const ConvTaps ys = conv_taps(a.in.shape.y, phase.y, a.in.shape.forward);
+    const ConvTaps xs = conv_taps(a.in.shape.x, phase.x, a.in.shape.forward);
+    ConvRows<T, kWide> rows;
+    rows.find(first, positions, phase, a.in.from);
     Tile tile;
     tile.clear();
-    const int64_t blocks = (a.shape.depth + kDepth<T> - 1) / kDepth<T>, steps = ys.count * xs.count * blocks;
-    Step next;
+    const int64_t blocks = (a.in.shape.depth + kDepth<T> - 1) / kDepth<T>, steps = ys.count * xs.count * blocks;
+    ConvStep next;
     const auto load = [&](int64_t i) {
       if (i < steps) {
         const int stage = int(i % Stages::kCount);
-        load_left<T, kWide>(a, rows, next, ys.offset(next.tap_y), xs.offset(next.tap_x), ys.scale, xs.scale, group,
-                            Stages::left(shared, stage));
-        load_right<T>(a, ys.tap(next.tap_y) * a.shape.x.kernel + xs.tap(next.tap_x), next.k, group, channel,
-                      Stages::right(shared, stage));
+        load_pixels<T, kWide>(a.in, rows, next, ys.offset(next.tap_y), xs.offset(next.tap_x), ys.scale, xs.scale, group,
+                              Stages::left(shared, stage));
+        load_weights<T>(a.in, ys.tap(next.tap_y) * a.in.shape.x.kernel + xs.tap(next.tap_x), next.k, group, channel,
+                        Stages::right(shared, stage));
         next.k += kDepth<T>;
-        if (next.k >= a.shape.depth) {
+        if (next.k >= a.in.shape.depth) {
           next.k = 0;
           if (++next.tap_x == xs.count) next.tap_x = 0, ++next.tap_y;
         }
@@ -201,15 +118,6 @@ __global__ void __launch_bounds__(kConvThreads) conv_gather_kernel(const Args<T,
     put<T>(a, sums, first, positions, channel, group, phase);
     __syncthreads();
   }
-}
-
-bool aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
-
-// 16 bytes of channels at a time: side by side, whole, and starting where the memory's 16 bytes do.
-template <class T>
-bool wide(const ConvMap& map, const T* data, int64_t channels) {
-  return map.stride_c == 1 && channels % kPack<T> == 0 && map.stride_n % kPack<T> == 0 &&
-         map.stride_y % kPack<T> == 0 && map.stride_x % kPack<T> == 0 && aligned(data);
 }
 
 template <class T>
@@ -246,12 +154,13 @@ cudaError_t conv_gather(const ConvShape& shape, const ConvMap& from, const T* so
   const int64_t positions = shape.batch * ceil_div(to.height, step_y) * ceil_div(to.width, step_x);
   // Phases past the output's size have nothing to do.
   const int64_t phases = shape.forward ? (step_y < to.height ? step_y : to.height) * step_x : 1;
-  const bool wide_out = wide(to, out, shape.channels) && (!epilogue.residual || aligned(epilogue.residual));
-  const Args<T, A> args{shape, from, to, source, packed, out, epilogue, phases, wide_out};
+  const bool wide_out = in_vectors(to, out, shape.channels) && (!epilogue.residual || aligned(epilogue.residual));
+  const Args<T, A> args{{shape, from, source, packed}, to, out, epilogue, phases, wide_out};
   const int64_t z = phases * shape.groups;
   const dim3 grid(unsigned(ceil_div(positions, int64_t(Tile::kPositions))),
                   unsigned(ceil_div(shape.channels, int64_t(Tile::kChannels))), unsigned(z < 65535 ? z : 65535));
-  const auto kernel = wide(from, source, shape.depth) ? conv_gather_kernel<T, true> : conv_gather_kernel<T, false>;
+  const auto kernel =
+      in_vectors(from, source, shape.depth) ? conv_gather_kernel<T, true> : conv_gather_kernel<T, false>;
   return launch(kernel, grid, dim3(kConvThreads), shared_bytes<T>(), stream, args);
 }
 

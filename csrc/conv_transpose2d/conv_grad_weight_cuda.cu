@@ -20,7 +20,7 @@ struct Args {
 };
 
 template <class T>
-__global__ void __launch_bounds__(kConvThreads) conv_grad_weight_kernel(const Args<T, acc_t<T>> a) {
+__global__ void __launch_bounds__(kConvThreads, 2) conv_grad_weight_kernel(const Args<T, acc_t<T>> a) {
   using Tile = ConvTile<T>;
   constexpr int V = kPack<T>, K = kDepth<T>;
   __shared__ __align__(16) unsigned char shared[ConvStages<T>::kTileRows * kRowBytes];

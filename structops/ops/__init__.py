@@ -15,6 +15,7 @@ from structops.ops.nms import batched_nms, nms
 from structops.ops.nms_1d import nms_1d
 from structops.ops.nms_padded import nms_padded
 from structops.ops.nms_rotated import batched_nms_rotated, nms_rotated
+from structops.ops.paste_masks import paste_masks
 from structops.ops.ps_roi_align import ps_roi_align
 from structops.ops.ps_roi_pool import ps_roi_pool
 from structops.ops.roi_align import roi_align
@@ -50,6 +51,7 @@ __all__ = [
     "nms_1d",
     "nms_padded",
     "nms_rotated",
+    "paste_masks",
     "ps_roi_align",
     "ps_roi_pool",
     "roi_align",

@@ -48,11 +48,13 @@ def conv_transpose2d(
             channels_last.
         weight: ``[Cin, Cout / groups, kernel height, kernel width]``, of the input's type.
         bias: ``[Cout]``.
-        stride, padding, output_padding, dilation: one number, or (height, width), as
-            :func:`torch.nn.functional.conv_transpose2d` takes them: padding pixels are cut off every side of the
-            output, output_padding are added below and on the right.
+        stride: output pixels from one input pixel's kernel to the next; like all steps one number, or (height, width).
+        padding: pixels cut off every side of the output.
+        output_padding: pixels added below and on the right, fewer than stride or dilation.
         groups: channels are convolved in so many groups by themselves; Cin of them: depthwise.
-        scale, shift: ``[Cout]``, a batch norm with its statistics folded in; left out: 1 and 0.
+        dilation: output pixels from one tap of the kernel to the next.
+        scale: ``[Cout]``, of a batch norm with its statistics folded in.
+        shift: ``[Cout]``, of the same.
         activation: ``"none"``, ``"relu"``, ``"leaky_relu"``, ``"gelu"`` (with erf), ``"silu"`` or ``"sigmoid"``.
         negative_slope: of the leaky ReLU.
         residual: of the output's shape and the input's type: a skip connection.

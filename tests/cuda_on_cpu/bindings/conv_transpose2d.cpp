@@ -1,5 +1,4 @@
 #include "conv_transpose2d/conv_transpose2d_cuda.h"
-
 #include "launchers.h"
 
 using namespace structops::cuda;

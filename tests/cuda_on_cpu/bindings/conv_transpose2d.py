@@ -21,11 +21,11 @@ EXTRA = {
 }
 
 
-def _suffix(x: torch.Tensor) -> str:
+def suffix(x: torch.Tensor) -> str:
     return str(x.dtype).removeprefix("torch.")
 
 
-def _map(x: torch.Tensor) -> tuple[int, ...]:
+def conv_map(x: torch.Tensor) -> tuple[int, ...]:
     return (*x.stride(), *x.shape[2:])
 
 
@@ -35,25 +35,30 @@ def _steps(kernel: int, stride: int, padding: int, dilation: int) -> tuple[int, 
     return kernel, stride, padding, dilation, common, pow(dilation // common, -1, step) if step > 1 else 0
 
 
-def _shape(batch, groups, depth, channels, kernel, stride, padding, dilation, forward) -> tuple:
+def shape_of(batch, groups, depth, channels, kernel, stride, padding, dilation, forward) -> tuple:
     axes = zip(kernel, stride, padding, dilation, strict=True)
     y, x = (_steps(*axis) for axis in axes)
     return batch, groups, depth, channels, *y, *x, forward
 
 
-def _convolve(emulator: Emulator, source, weight, out, shape: tuple, groups: int, forward: bool, *epilogue) -> None:
+def pack(emulator: Emulator, source, weight, shape: tuple, groups: int, forward: bool) -> torch.Tensor:
     depth, channels = shape[2:4]
-    pack = 16 // source.dtype.itemsize
-    padded = -(-depth // pack) * pack
+    whole = 16 // source.dtype.itemsize
+    padded = -(-depth // whole) * whole
     packed = poisoned(weight.shape[2] * weight.shape[3] * groups * channels * padded, like=source)
-    of_depth, of_channel = (weight.stride(0 if forward else 1), weight.stride(1 if forward else 0))
     if packed.numel():
-        of_group = weight.shape[0] // groups * weight.stride(0)
-        strides = (of_group, of_depth, of_channel, *weight.stride()[2:])
-        emulator.launch(f"conv_pack_{_suffix(source)}", *shape, weight, *strides, packed)
-    depthwise = groups > 1 and depth == channels == 1
-    name = "conv_depthwise" if depthwise else "conv_gather"
-    emulator.launch(f"{name}_{_suffix(source)}", *shape, *_map(source), source, packed, *_map(out), out, *epilogue)
+        first, second = weight.stride()[:2] if forward else reversed(weight.stride()[:2])
+        strides = (weight.shape[0] // groups * weight.stride(0), first, second, *weight.stride()[2:])
+        emulator.launch(f"conv_pack_{suffix(source)}", *shape, weight, *strides, packed)
+    return packed
+
+
+def _convolve(emulator: Emulator, source, weight, out, shape: tuple, groups: int, forward: bool, *epilogue) -> None:
+    packed = pack(emulator, source, weight, shape, groups, forward)
+    name = "conv_depthwise" if groups > 1 and shape[2] == shape[3] == 1 else "conv_gather"
+    emulator.launch(
+        f"{name}_{suffix(source)}", *shape, *conv_map(source), source, packed, *conv_map(out), out, *epilogue
+    )
 
 
 def conv_transpose2d(
@@ -82,7 +87,7 @@ def conv_transpose2d(
     wide = torch.promote_types(input.dtype, torch.float32)
     vectors = [None if v is None else v.to(wide).contiguous() for v in (bias, scale, shift)]
     residual = None if residual is None else residual.contiguous(memory_format=layout)
-    shape = _shape(
+    shape = shape_of(
         input.shape[0],
         groups,
         weight.shape[0] // groups,
@@ -104,7 +109,7 @@ def conv_transpose2d_grad_input(
     out = poisoned(grad.shape[0], weight.shape[0], height, width, like=grad, memory_format=memory_format(grad))
     if out.numel() == 0:
         return out
-    shape = _shape(
+    shape = shape_of(
         grad.shape[0],
         groups,
         weight.shape[1],
@@ -134,8 +139,8 @@ def conv_transpose2d_grad_weight(
     wide = torch.promote_types(input.dtype, torch.float32)
     partials = poisoned(parts * out.numel(), like=input, dtype=wide)
     kernel = (kernel_height, kernel_width)
-    shape = _shape(batch, groups, inputs // groups, outputs, kernel, stride, padding, dilation, True)
+    shape = shape_of(batch, groups, inputs // groups, outputs, kernel, stride, padding, dilation, True)
     strides = (inputs // groups * out.stride(0), *out.stride())
-    maps = (*_map(input), input, *_map(grad), grad)
-    emulator.launch(f"conv_grad_weight_{_suffix(input)}", *shape, *maps, parts, partials, *strides, out)
+    maps = (*conv_map(input), input, *conv_map(grad), grad)
+    emulator.launch(f"conv_grad_weight_{suffix(input)}", *shape, *maps, parts, partials, *strides, out)
     return out

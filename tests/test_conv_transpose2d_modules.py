@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
+from torchvision.ops import FrozenBatchNorm2d
 
 import structops
 from structops.models._upsample import Upsample
@@ -122,6 +123,16 @@ class AddedToTheSkip(Layers):
         return skip + held
 
 
+class Remembers(Layers):
+    """A forward with an effect besides its result, which no graph shows."""
+
+    last = None
+
+    def forward(self, x, skip):
+        self.last = self.bn(self.conv(x))
+        return F.relu(self.last) + skip
+
+
 class ListOfLayers(Layers):
     """A sequence of which only the list is used."""
 
@@ -135,6 +146,12 @@ class ListOfLayers(Layers):
         for layer in self.layers:
             found.append(layer(found[-1]))
         return found[1] + found[2]
+
+
+def frozen() -> nn.Module:
+    norm = FrozenBatchNorm2d(CHANNELS)
+    norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2), norm.bias.normal_()
+    return nn.Sequential(nn.ConvTranspose2d(CHANNELS, CHANNELS, 2, 2), norm)
 
 
 def pose_head() -> nn.Module:
@@ -172,6 +189,8 @@ MODELS = {
     "called-twice": (CalledTwice, True, {}),
     "written-between": (WrittenBetween, True, {"conv": (BN, "relu")}),
     "added-to-the-skip": (AddedToTheSkip, True, {"conv": (BN,)}),
+    "remembers": (Remembers, True, {}),
+    "frozen": (frozen, False, {"0": ("1 (FrozenBatchNorm2d)",)}),
     "list-of-layers": (ListOfLayers, True, {}),
     "pose": (pose_head, False, {"0": ("1 (BatchNorm2d)", "2 (ReLU)"), "3": ("4 (BatchNorm2d)", "5 (ReLU)")}),
     "mask-head": (lambda: MaskRCNNPredictor(CHANNELS, 5, 3), False, {"conv5_mask": ("relu (ReLU)",)}),
@@ -239,6 +258,7 @@ class TestModules:
 
 class TestFusion:
     @pytest.mark.parametrize("name", MODELS)
+    @torch.no_grad()
     def test_same_results(self, name):
         make, takes_skip, expected = MODELS[name]
         model = trained(make())

@@ -22,21 +22,25 @@ COLOURS = ["#56b4e9", "#e69f00", "#009e73", "#cc79a7"]
 MIXED, EMPTY, BAND = "#dddddd", "white", "#56b4e9"
 
 
-def text(value: float) -> str:
-    return f"{value:.4g}"
-
-
-def grid(axes, values: torch.Tensor, colours: Sequence[Sequence[str]], title: str = "") -> None:
+def cells(axes, values: torch.Tensor, colours: Sequence[Sequence[str]], left: float = 0, top: float = 0) -> None:
     """A matrix as a table of its numbers."""
-    rows, columns = values.shape
-    for i in range(rows):
-        for j in range(columns):
-            axes.add_patch(plt.Rectangle((j, i), 1, 1, facecolor=colours[i][j], edgecolor="#888888", linewidth=0.8))
-            axes.text(j + 0.5, i + 0.5, text(values[i, j].item()), ha="center", va="center", fontsize=10)
-    axes.set(xlim=(-0.05, columns + 0.05), ylim=(rows + 0.05, -0.05), xticks=[], yticks=[], aspect="equal")
+    for i, row in enumerate(values.tolist()):
+        for j, value in enumerate(row):
+            corner = (left + j, top + i)
+            axes.add_patch(plt.Rectangle(corner, 1, 1, facecolor=colours[i][j], edgecolor="#888888", linewidth=0.8))
+            number = f"{value:.2f}".rstrip("0").rstrip(".")
+            axes.text(corner[0] + 0.5, corner[1] + 0.5, number, ha="center", va="center", fontsize=10)
+
+
+def frame(axes, width: float, height: float, title: str) -> None:
+    axes.set(xlim=(-0.05, width + 0.05), ylim=(height + 0.05, -0.05), xticks=[], yticks=[], aspect="equal")
     axes.set_title(title, fontsize=10)
-    for side in axes.spines.values():
-        side.set_visible(False)
+    axes.spines[:].set_visible(False)
+
+
+def grid(axes, values: torch.Tensor, colours: Sequence[Sequence[str]], title: str) -> None:
+    cells(axes, values, colours)
+    frame(axes, values.shape[1], values.shape[0], title)
 
 
 def origins(upsample) -> list[list[str]]:
@@ -63,7 +67,7 @@ def learned(x: torch.Tensor) -> torch.Tensor:
 
 
 def draw_upsampling(path: Path) -> None:
-    pooled, indices = torch.nn.MaxPool2d(2, return_indices=True)(BEFORE_POOLING[None, None])
+    indices = torch.nn.MaxPool2d(2, return_indices=True)(BEFORE_POOLING[None, None])[1]
     unpool = nn.MaxUnpool2d(2)
     ways = {
         "nearest": on_matrix(nn.NearestUpsample2d(2)),
@@ -73,8 +77,7 @@ def draw_upsampling(path: Path) -> None:
         "learned (transposed\nconvolution)": on_matrix(learned),
     }
     figure, axes = plt.subplots(2, 4, figsize=(9.6, 5.4), layout="constrained")
-    cells = [[COLOURS[0], COLOURS[1]], [COLOURS[2], COLOURS[3]]]
-    grid(axes[0, 0], INPUT, cells, "input")
+    grid(axes[0, 0], INPUT, [COLOURS[:2], COLOURS[2:]], "input")
     blank = [[EMPTY] * 4 for _ in range(4)]
     for k, at in enumerate(indices.flatten().tolist()):
         blank[at // 4][at % 4] = COLOURS[k]
@@ -98,15 +101,19 @@ def banded(matrix: torch.Tensor) -> list[list[str]]:
     return [[BAND if value else EMPTY for value in row] for row in matrix.tolist()]
 
 
-def draw_product(axes, matrix: torch.Tensor, vector: torch.Tensor, names: tuple[str, str, str]) -> None:
-    """``matrix vector = result`` side by side in three axes."""
-    result = matrix @ vector
-    for ax, values, name in zip(axes, (matrix, vector[:, None], result[:, None]), names, strict=True):
-        grid(ax, values, banded(values) if values is matrix else [[MIXED]] * len(values), name)
+def draw_product(axes, matrix: torch.Tensor, vector: torch.Tensor, title: str) -> None:
+    """A matrix, a vector and their product."""
+    rows, columns = matrix.shape
+    height = max(rows, columns)
+    cells(axes, matrix, banded(matrix), 0, (height - rows) / 2)
+    for left, values in ((columns + 0.7, vector), (columns + 2.7, matrix @ vector)):
+        cells(axes, values[:, None], [[MIXED]] * len(values), left, (height - len(values)) / 2)
+    axes.text(columns + 2.2, height / 2, "=", ha="center", va="center", fontsize=14)
+    frame(axes, columns + 3.7, height, title)
 
 
 def draw_matrices(path: Path) -> None:
-    figure, axes = plt.subplots(2, 6, figsize=(11, 7.6), layout="constrained", width_ratios=(6, 1, 1, 4, 1, 1))
+    figure, axes = plt.subplots(2, 2, figsize=(9.6, 8.2), layout="constrained")
     for row, (stride, length) in zip(axes, ((1, 6), (2, 7)), strict=True):
         a = torch.arange(1.0, length + 1)
         x = convolution_matrix(length, stride)
@@ -114,8 +121,8 @@ def draw_matrices(path: Path) -> None:
         # The picture's matrix products are the ops' results.
         assert torch.equal(x @ a, F.conv1d(a[None, None], KERNEL_1D[None, None], stride=stride)[0, 0])
         assert torch.equal(x.T @ b, transposed(b, stride))
-        draw_product(row[:3], x, a, (f"convolution, stride {stride}: X", "a", "X a"))
-        draw_product(row[3:], x.T, b, ("transposed: $X^T$", "b", "$X^T$ b"))
+        draw_product(row[0], x, a, f"convolution, stride {stride}: X a")
+        draw_product(row[1], x.T, b, f"transposed convolution, stride {stride}: $X^T$ b")
     figure.savefig(path, dpi=110)
 
 

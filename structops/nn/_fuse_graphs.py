@@ -53,17 +53,17 @@ class _Tracer(fx.Tracer):
 
 
 def _trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph | None:
-    before = set(vars(module))
+    before = dict(vars(module))
     try:
         graph = _Tracer().trace(module, given)
     except Exception:  # what somebody's code raises when it is shown proxies can be anything
+        graph = None
+    # Tensors made on the way are left on the module as constants, and some modules remember what they were given.
+    if vars(module).keys() != before.keys() or any(vars(module)[name] is not value for name, value in before.items()):
+        vars(module).clear()
+        vars(module).update(before)
         return None
-    finally:
-        # Tensors made on the way are left on the module as constants.
-        constants = [name for name in vars(module) if name.startswith("_tensor_constant") and name not in before]
-        for name in constants:
-            delattr(module, name)
-    return None if constants else graph
+    return graph
 
 
 def graphs(module: nn.Module) -> list[fx.Graph]:

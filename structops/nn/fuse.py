@@ -3,41 +3,28 @@
 from __future__ import annotations
 
 import copy
-import operator
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 
 from structops.nn import _fuse_graphs
+from structops.nn._fuse_patterns import (
+    MODULES,
+    SUMS,
+    SUMS_IN_PLACE,
+    Chain,
+    Link,
+    activation_of,
+    is_norm,
+    label_of,
+    other_operand,
+)
 from structops.nn.conv_transpose2d import ConvTranspose2d, FusedConvTranspose2d
 
 _CONVOLUTIONS = (nn.ConvTranspose2d, ConvTranspose2d)
-_MODULES: dict[type, str] = {
-    nn.ReLU: "relu",
-    nn.LeakyReLU: "leaky_relu",
-    nn.GELU: "gelu",
-    nn.SiLU: "silu",
-    nn.Sigmoid: "sigmoid",
-}
-_FUNCTIONS: dict[Any, str] = {
-    F.relu: "relu",
-    F.relu_: "relu",
-    torch.relu: "relu",
-    torch.relu_: "relu",
-    F.leaky_relu: "leaky_relu",
-    F.gelu: "gelu",
-    F.silu: "silu",
-    F.sigmoid: "sigmoid",
-    torch.sigmoid: "sigmoid",
-}
-_METHODS = {"relu": "relu", "relu_": "relu", "sigmoid": "sigmoid", "sigmoid_": "sigmoid"}
-_SUMS = (operator.add, torch.add, "add")  # either operand may be the skip
-_SUMS_IN_PLACE = (operator.iadd, "add_", "__iadd__")  # written to the first, which must be ours
-_STATISTICS = ("weight", "bias", "running_mean", "running_var")
 
 
 @dataclass(frozen=True)
@@ -97,46 +84,6 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False) -> nn.Module:
     return model
 
 
-@dataclass(frozen=True)
-class _Link:
-    """An operation to be folded in."""
-
-    label: str
-    settings: dict[str, Any]  # of the chain
-    module: str | None = None  # that goes; without one the forward around it has to change
-
-
-@dataclass
-class _Chain:
-    """A call of a transposed convolution and the operations that become one with it."""
-
-    owner: str  # the module whose forward it stands in
-    conv: str
-    nodes: list[fx.Node]
-    folded: list[str] = field(default_factory=list)
-    modules: list[str] = field(default_factory=list)  # that go
-    norm: str | None = None
-    activation: str = "none"
-    slope: float = 0.01
-    sum: fx.Node | None = None
-    after: bool = False  # the sum, after the activation
-    rewrites: bool = False  # the owner's forward has to change
-
-    def add(self, node: fx.Node, link: _Link) -> None:
-        self.nodes.append(node)
-        self.folded.append(link.label)
-        for name, value in link.settings.items():
-            setattr(self, name, value)
-        if link.module is None:
-            self.rewrites = True
-        else:
-            self.modules.append(link.module)
-
-    @property
-    def settings(self) -> tuple[Any, ...]:
-        return self.norm, self.activation, self.slope, self.modules
-
-
 class _Fusion:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
@@ -157,13 +104,13 @@ class _Fusion:
             elif name and isinstance(module, nn.ConvTranspose2d) and not isinstance(module, FusedConvTranspose2d):
                 report.left[name] = f"it is a {type(module).__name__}"
         traced = self._traced(names)
-        found: dict[str, list[_Chain]] = {name: [] for name in names}
+        found: dict[str, list[Chain]] = {name: [] for name in names}
         for owner, graphs in traced.items():
             for graph in graphs:
                 for target, node in _fuse_graphs.calls(graph):
                     if (conv := _join(owner, target)) in found and not self._untouchable(conv):
                         found[conv].append(self._chain(owner, graph, node, len(graphs) > 1))
-        chosen: list[_Chain] = []
+        chosen: list[Chain] = []
         for conv in names:
             reason = self._refused(conv, found[conv])
             chain = found[conv][0] if found[conv] and not reason else None
@@ -213,7 +160,7 @@ class _Fusion:
             return "its tensors are used elsewhere"
         return "it has hooks" if _fuse_graphs.hooked(module) else None
 
-    def _refused(self, conv: str, chains: list[_Chain]) -> str:
+    def _refused(self, conv: str, chains: list[Chain]) -> str:
         if reason := self._untouchable(conv):
             return reason
         if not chains:
@@ -222,9 +169,9 @@ class _Fusion:
             return "what follows it depends on the arguments"
         return ""
 
-    def _chain(self, owner: str, graph: fx.Graph, node: fx.Node, modules_only: bool) -> _Chain:
+    def _chain(self, owner: str, graph: fx.Graph, node: fx.Node, modules_only: bool) -> Chain:
         """Everything that can be folded into the convolution called at ``node``."""
-        chain = _Chain(owner, _join(owner, str(node.target)), [node])
+        chain = Chain(owner, _join(owner, str(node.target)), [node])
         # A second argument means something else to the fused module.
         chain.rewrites = len(node.args) != 1 or bool(node.kwargs.keys() - {"output_size"})
         for part in (self._norm, self._skip, self._activation, self._skip):
@@ -237,7 +184,7 @@ class _Fusion:
                 self.taken.add(following)
         return chain
 
-    def _module(self, chain: _Chain, node: fx.Node) -> tuple[str, nn.Module] | None:
+    def _module(self, chain: Chain, node: fx.Node) -> tuple[str, nn.Module] | None:
         """The module that ``node`` calls with one tensor."""
         if node.op != "call_module" or len(node.args) + len(node.kwargs) != 1:
             return None
@@ -245,36 +192,36 @@ class _Fusion:
         module = self.modules.get(name)
         return None if module is None or _fuse_graphs.hooked(module) else (name, module)
 
-    def _norm(self, chain: _Chain, node: fx.Node) -> _Link | None:
+    def _norm(self, chain: Chain, node: fx.Node) -> Link | None:
         found = self._module(chain, node)
-        if found is None or not _is_norm(found[1]) or self._untouchable(found[0]):
+        if found is None or not is_norm(found[1]) or self._untouchable(found[0]):
             return None
-        return _Link(_label(node, found[1]), {"norm": found[0]}, found[0])
+        return Link(label_of(node, found[1]), {"norm": found[0]}, found[0])
 
-    def _activation(self, chain: _Chain, node: fx.Node) -> _Link | None:
+    def _activation(self, chain: Chain, node: fx.Node) -> Link | None:
         found = self._module(chain, node)
         goes = None
         if found is not None:
             name, module = found
-            activation, label = _MODULES.get(type(module)), _label(node, module)
+            activation, label = MODULES.get(type(module)), label_of(node, module)
             slope = getattr(module, "negative_slope", 0.01)
             exact = getattr(module, "approximate", "none") == "none"
             goes = None if self._untouchable(name) else name  # one that others call as well stays for them
         else:
-            activation, slope, exact = _function(node)
+            activation, slope, exact = activation_of(node)
             label = activation or ""
         if activation is None or not exact or not isinstance(slope, int | float):
             return None
-        return _Link(label, {"activation": activation, "slope": float(slope)}, goes)
+        return Link(label, {"activation": activation, "slope": float(slope)}, goes)
 
-    def _skip(self, chain: _Chain, node: fx.Node) -> _Link | None:
+    def _skip(self, chain: Chain, node: fx.Node) -> Link | None:
         if chain.sum is not None or node.op not in ("call_function", "call_method"):
             return None
-        if len(node.args) != 2 or node.kwargs or node.target not in (*_SUMS, *_SUMS_IN_PLACE):
+        if len(node.args) != 2 or node.kwargs or node.target not in (*SUMS, *SUMS_IN_PLACE):
             return None
         last = chain.nodes[-1]
-        skip = _other(node, last)
-        if not isinstance(skip, fx.Node) or (node.target in _SUMS_IN_PLACE and node.args[0] is not last):
+        skip = other_operand(node, last)
+        if not isinstance(skip, fx.Node) or (node.target in SUMS_IN_PLACE and node.args[0] is not last):
             return None
         # The convolution moves to where the addition is, past everything in between.
         own, watched = set(chain.nodes), set(chain.nodes[0].all_input_nodes)
@@ -283,12 +230,12 @@ class _Fusion:
             if between not in own and _fuse_graphs.may_write(between, self._called(chain, between), watched):
                 return None
             between = between.next
-        return _Link(f"+ {skip.name}", {"sum": node, "after": chain.activation != "none"})
+        return Link(f"+ {skip.name}", {"sum": node, "after": chain.activation != "none"})
 
-    def _called(self, chain: _Chain, node: fx.Node) -> nn.Module | None:
+    def _called(self, chain: Chain, node: fx.Node) -> nn.Module | None:
         return self.modules.get(_join(chain.owner, str(node.target))) if node.op == "call_module" else None
 
-    def _replace(self, conv: str, chain: _Chain | None, diagonal: bool) -> None:
+    def _replace(self, conv: str, chain: Chain | None, diagonal: bool) -> None:
         module = self.modules[conv]
         norm = self.modules[chain.norm] if chain and chain.norm else None
         _fuse_graphs.replace(self.model, conv, _fused(module, norm, chain, diagonal))
@@ -304,33 +251,6 @@ def _inside(name: str, owner: str) -> bool:
     return name != owner and (not owner or name.startswith(f"{owner}."))
 
 
-def _is_norm(module: nn.Module) -> bool:
-    """A batch norm with fixed statistics: torch's two, and the frozen one of torchvision and detectron2."""
-    if type(module).__name__ == "FrozenBatchNorm2d":
-        return all(isinstance(getattr(module, name, None), torch.Tensor) for name in _STATISTICS) and hasattr(
-            module, "eps"
-        )
-    return type(module) in (nn.BatchNorm2d, nn.SyncBatchNorm) and module.running_mean is not None
-
-
-def _label(node: fx.Node, module: nn.Module) -> str:
-    return f"{node.target} ({type(module).__name__})"
-
-
-def _other(node: fx.Node, operand: fx.Node) -> Any:
-    return node.args[1] if node.args[0] is operand else node.args[0]
-
-
-def _function(node: fx.Node) -> tuple[str | None, Any, bool]:
-    """Activation, slope and whether it is computed exactly, of a call that is no module's."""
-    if node.op == "call_method":
-        return _METHODS.get(str(node.target)), 0.01, len(node.args) == 1 and not node.kwargs
-    name = _FUNCTIONS.get(node.target) if node.op == "call_function" else None
-    kwargs = {k: v for k, v in node.kwargs.items() if k not in ("input", "inplace")}
-    slope = kwargs.pop("negative_slope", node.args[1] if name == "leaky_relu" and len(node.args) > 1 else 0.01)
-    return name, slope, bool(kwargs.pop("approximate", "none") == "none") and not kwargs  # "out" is left, for one
-
-
 def _diagonal(module: nn.Module) -> bool:
     """Whether each channel goes to itself alone."""
     weight = module.weight.detach()  # type: ignore[operator, union-attr]
@@ -341,7 +261,7 @@ def _diagonal(module: nn.Module) -> bool:
     return bool((own != 0).flatten(0, 1).any(0).all()) and int(weight.count_nonzero()) == int(own.count_nonzero())
 
 
-def _fused(conv: Any, norm: Any, chain: _Chain | None, diagonal: bool) -> nn.Module:
+def _fused(conv: Any, norm: Any, chain: Chain | None, diagonal: bool) -> nn.Module:
     """The module that takes the place of ``conv``; it has its parameters, or new ones where the numbers differ."""
     options = {
         "stride": conv.stride,
@@ -381,7 +301,7 @@ def _fused(conv: Any, norm: Any, chain: _Chain | None, diagonal: bool) -> nn.Mod
     return fused.eval()
 
 
-def _splice(graph: fx.Graph, chain: _Chain) -> None:
+def _splice(graph: fx.Graph, chain: Chain) -> None:
     """Put one call in the place of the chain's."""
     first, last = chain.nodes[0], chain.nodes[-1]
     input = first.args[0] if first.args else first.kwargs["input"]
@@ -391,7 +311,7 @@ def _splice(graph: fx.Graph, chain: _Chain) -> None:
         if chain.sum is None:
             call = graph.call_module(str(first.target), (input,), kwargs)
         else:
-            skip = _other(chain.sum, chain.nodes[chain.nodes.index(chain.sum) - 1])
+            skip = other_operand(chain.sum, chain.nodes[chain.nodes.index(chain.sum) - 1])
             call = graph.call_module(str(first.target), (input, skip), kwargs)
     last.replace_all_uses_with(call)
     for node in reversed(chain.nodes):

@@ -1,4 +1,4 @@
-// What follows the sums of a transposed convolution on the GPU, and where a position of an output phase lies.
+// What follows the sums of a transposed convolution on the GPU.
 #pragma once
 #include <cmath>
 
@@ -26,44 +26,23 @@ __device__ __forceinline__ A activate(A x, int64_t activation, A slope) {
   }
 }
 
+// (sum + bias) * scale + shift as sum * scale + offset: of one channel.
+template <class A>
+struct ConvAffine {
+  A scale, offset;
+};
 template <class T, class A>
-__device__ __forceinline__ A finish(const ConvEpilogue<T, A>& e, A sum, int64_t channel, T residual) {
-  if (e.bias) sum += e.bias[channel];
-  if (e.scale) sum *= e.scale[channel];
-  if (e.shift) sum += e.shift[channel];
-  const A added = e.residual ? A(up(residual)) : A(0);
-  return e.residual_last ? activate(sum, e.activation, e.negative_slope) + added
-                         : activate(sum + added, e.activation, e.negative_slope);
+__device__ __forceinline__ ConvAffine<A> affine(const ConvEpilogue<T, A>& e, int64_t channel) {
+  const A scale = e.scale ? e.scale[channel] : A(1), bias = e.bias ? e.bias[channel] : A(0);
+  return {scale, fused(bias, scale, e.shift ? e.shift[channel] : A(0))};
 }
 
-// The taps of one axis for one phase of the outputs (or, of the gradient of the input, all of them): tap `first`, and
-// every step'th after it; a position q reads pixel q * scale + (target - tap * dilation) / divisor.
-struct ConvTaps {
-  int64_t first, step, count;
-  int64_t scale, target, dilation, divisor;
-
-  __device__ __forceinline__ int64_t tap(int64_t i) const { return first + i * step; }
-  __device__ __forceinline__ int64_t offset(int64_t i) const { return (target - tap(i) * dilation) / divisor; }
-};
-__device__ __forceinline__ ConvTaps conv_taps(const ConvSteps& s, int64_t phase, bool forward) {
-  if (!forward) return {0, 1, s.kernel, s.stride, -s.padding, -s.dilation, 1};
-  const int64_t target = phase + s.padding, step = s.stride / s.common;
-  if (target % s.common != 0) return {0, 1, 0, 1, target, s.dilation, s.stride};
-  const int64_t first = target / s.common * s.inverse % step;
-  return {first, step, first < s.kernel ? (s.kernel - first + step - 1) / step : 0, 1, target, s.dilation, s.stride};
+// residual: 0 where there is none
+template <class T, class A>
+__device__ __forceinline__ T finish(const ConvEpilogue<T, A>& e, A sum, const ConvAffine<A>& by, A residual) {
+  const A x = fused(sum, by.scale, by.offset);
+  return down<T>(e.residual_last ? activate(x, e.activation, e.negative_slope) + residual
+                                 : activate(x + residual, e.activation, e.negative_slope));
 }
-
-// Outputs of one phase.
-struct ConvPhase {
-  int64_t y, x, step_y, step_x, rows, columns;
-
-  __device__ __forceinline__ ConvPhase(const ConvShape& s, const ConvMap& to, int64_t phase)
-      : y(s.forward ? phase / s.x.stride : 0),
-        x(s.forward ? phase % s.x.stride : 0),
-        step_y(s.forward ? s.y.stride : 1),
-        step_x(s.forward ? s.x.stride : 1),
-        rows(to.height > y ? (to.height - y + step_y - 1) / step_y : 0),
-        columns(to.width > x ? (to.width - x + step_x - 1) / step_x : 0) {}
-};
 
 }  // namespace structops::cuda

@@ -12,6 +12,8 @@ from structops.testing.cases.conv_transpose2d import arguments
 
 from ..emulator import Emulator, poisoned
 
+MULTIPROCESSORS = 2  # so that cases of a few blocks get the large tiles
+
 # Depths and channels that 16-byte copies take, in more than one tile of each.
 EXTRA = {
     "conv_transpose2d": (
@@ -41,19 +43,65 @@ def _shape(batch, groups, depth, channels, kernel, stride, padding, dilation, fo
     return batch, groups, depth, channels, *y, *x, forward
 
 
+def _wide(x: torch.Tensor, channels: int) -> bool:
+    pack = 16 // x.dtype.itemsize
+    others = (channels, x.stride(0), x.stride(2), x.stride(3), x.data_ptr() // x.dtype.itemsize)
+    return x.stride(1) == 1 and all(n % pack == 0 for n in others)
+
+
+def _pack(emulator: Emulator, source, *numbers, size: int) -> torch.Tensor:
+    """A new tensor of ``size`` by conv_pack: four (size, stride from, stride to), and the depth, its stride, padded."""
+    packed = poisoned(size, like=source)
+    emulator.launch(f"conv_pack_{_suffix(source)}", *numbers, source, packed)
+    return packed
+
+
+def _wide_map(emulator: Emulator, x: torch.Tensor, groups: int) -> tuple:
+    """The numbers of a ConvMap, and what it is of: the map, or a copy [n, y, x, group, padded channels]."""
+    channels, (_, _, height, width) = x.shape[1] // groups, x.shape
+    padded = _padded(channels, x)
+    pixel = groups * padded
+    if pixel == 0 or _wide(x, channels):
+        return *_map(x), x
+    to = height * width * pixel, 1, width * pixel, pixel, height, width
+    axes = (
+        *(x.shape[0], x.stride(0), to[0]),
+        *(groups, channels * x.stride(1), padded),
+        *(height, x.stride(2), to[2]),
+        *(width, x.stride(3), to[3]),
+    )
+    size = x.shape[0] * to[0]
+    return *to, _pack(emulator, x, *axes, channels, x.stride(1), padded, size=size)
+
+
+def _padded(depth: int, x: torch.Tensor) -> int:
+    pack = 16 // x.dtype.itemsize
+    return -(-depth // pack) * pack
+
+
 def _convolve(emulator: Emulator, source, weight, out, shape: tuple, groups: int, forward: bool, *epilogue) -> None:
     depth, channels = shape[2:4]
-    pack = 16 // source.dtype.itemsize
-    padded = -(-depth // pack) * pack
-    packed = poisoned(weight.shape[2] * weight.shape[3] * groups * channels * padded, like=source)
-    of_depth, of_channel = (weight.stride(0 if forward else 1), weight.stride(1 if forward else 0))
-    if packed.numel():
-        of_group = weight.shape[0] // groups * weight.stride(0)
-        strides = (of_group, of_depth, of_channel, *weight.stride()[2:])
-        emulator.launch(f"conv_pack_{_suffix(source)}", *shape, weight, *strides, packed)
-    depthwise = groups > 1 and depth == channels == 1
-    name = "conv_depthwise" if depthwise else "conv_gather"
-    emulator.launch(f"{name}_{_suffix(source)}", *shape, *_map(source), source, packed, *_map(out), out, *epilogue)
+    _, _, height, width = weight.shape
+    if groups > 1 and depth == channels == 1:
+        padded = _padded(groups, source)
+        taps = (height, weight.stride(2), width * padded, width, weight.stride(3), padded)
+        size = height * width * padded
+        packed = _pack(emulator, weight, 1, 0, 0, 1, 0, 0, *taps, groups, weight.stride(0), padded, size=size)
+        maps = (*_map(source), source, packed, *_map(out), out)
+        return emulator.launch(f"conv_depthwise_{_suffix(source)}", *shape, *maps, *epilogue)
+    padded = _padded(depth, source)
+    row, read = groups * channels * padded, 0 if forward else 1
+    axes = (
+        *(groups, weight.shape[0] // groups * weight.stride(0), channels * padded),
+        *(channels, weight.stride(1 - read), padded),
+        *(height, weight.stride(2), width * row),
+        *(width, weight.stride(3), row),
+    )
+    packed = weight.new_empty(0)
+    if row:
+        packed = _pack(emulator, weight, *axes, depth, weight.stride(read), padded, size=height * width * row)
+    maps = (*_wide_map(emulator, source, groups), packed, *_map(out), out)
+    return emulator.launch(f"conv_gather_{_suffix(source)}", *shape, *maps, *epilogue, MULTIPROCESSORS)
 
 
 def conv_transpose2d(
@@ -130,12 +178,12 @@ def conv_transpose2d_grad_weight(
         return out
     if batch == 0:
         return out.zero_()
-    parts = emulator.launch("conv_grad_weight_parts", batch * height * width)
-    wide = torch.promote_types(input.dtype, torch.float32)
-    partials = poisoned(parts * out.numel(), like=input, dtype=wide)
     kernel = (kernel_height, kernel_width)
     shape = _shape(batch, groups, inputs // groups, outputs, kernel, stride, padding, dilation, True)
+    parts = emulator.launch("conv_grad_weight_parts", *shape, batch * height * width)
+    wide = torch.promote_types(input.dtype, torch.float32)
+    partials = poisoned(parts * out.numel(), like=input, dtype=wide)
     strides = (inputs // groups * out.stride(0), *out.stride())
-    maps = (*_map(input), input, *_map(grad), grad)
+    maps = (*_wide_map(emulator, input, groups), *_wide_map(emulator, grad, groups))
     emulator.launch(f"conv_grad_weight_{_suffix(input)}", *shape, *maps, parts, partials, *strides, out)
     return out

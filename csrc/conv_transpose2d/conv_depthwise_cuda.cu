@@ -116,7 +116,8 @@ cudaError_t conv_depthwise(const ConvShape& shape, const ConvMap& from, const T*
     return start<T, V, true>(a, wide, stream);
   }
   // Groups are channels.
-  if (conv_wide(from, source, shape.groups) && conv_wide(to, out, shape.groups)) return start<T, V, false>(a, true, stream);
+  if (conv_wide(from, source, shape.groups) && conv_wide(to, out, shape.groups))
+    return start<T, V, false>(a, true, stream);
   return start<T, 1, false>(a, true, stream);
 }
 

@@ -62,8 +62,8 @@ __device__ __forceinline__ void fill(Tables<T, kChannels>& tables, const Args<T,
     tables.from[threadIdx.x] = {used ? image * a.from.stride_n : int64_t(-1), int(qy * y.scale + y.offset),
                                 int(qx * x.scale + x.offset)};
     const int64_t oy = qy * y.step + y.phase - y.padding, ox = qx * x.step + x.phase - x.padding;
-    tables.to[threadIdx.x] = {image * a.to.stride_n + oy * a.to.stride_y + ox * a.to.stride_x, used ? int(oy) : kNowhere,
-                              int(ox)};
+    tables.to[threadIdx.x] = {image * a.to.stride_n + oy * a.to.stride_y + ox * a.to.stride_x,
+                              used ? int(oy) : kNowhere, int(ox)};
   }
   for (int i = threadIdx.x; i < kChannels; i += kConvThreads) {
     // NHWC: [phase y][phase x][channel]; NCHW: [phase y][channel][phase x], as neighbours in memory are.
@@ -190,20 +190,19 @@ __device__ __forceinline__ void put(const Args<T, acc_t<T>>& a, const Tables<T, 
 template <class T, int kChannels>
 constexpr size_t shared_bytes() {
   using Tile = ConvTile<T, kChannels, false>;
-  return std::max(ConvStages<Tile>::kBytes,
-                  size_t(Tile::kPositions) * (kChannels + kSumPadding) * sizeof(acc_t<T>));
+  return std::max(ConvStages<Tile>::kBytes, size_t(Tile::kPositions) * (kChannels + kSumPadding) * sizeof(acc_t<T>));
 }
 
 template <class T, int kChannels>
-__global__ void __launch_bounds__(kConvThreads, 2)
-    conv_gather_kernel(const Args<T, acc_t<T>> a) {
+__global__ void __launch_bounds__(kConvThreads, 2) conv_gather_kernel(const Args<T, acc_t<T>> a) {
   using Tile = ConvTile<T, kChannels, false>;
   __shared__ Tables<T, kChannels> tables;
   __shared__ ConvRun ys, xs;
   auto* shared = dynamic_smem<unsigned char>();
   const int64_t first = blockIdx.x / a.tiles * Tile::kPositions, lane = blockIdx.x % a.tiles * kChannels;
   for (int64_t z = blockIdx.z; z < a.runs_y * a.runs_x * a.shape.groups; z += gridDim.z) {
-    const int64_t group = z % a.shape.groups, of_y = z / a.shape.groups / a.runs_x, of_x = z / a.shape.groups % a.runs_x;
+    const int64_t group = z % a.shape.groups, of_y = z / a.shape.groups / a.runs_x,
+                  of_x = z / a.shape.groups % a.runs_x;
     if (threadIdx.x == 0) {
       ys = of_y < 2 ? a.first_y[of_y] : conv_run(a.shape.y, a.to.height, a.shape.forward, a.joined_y, of_y);
       xs = of_x < 2 ? a.first_x[of_x] : conv_run(a.shape.x, a.to.width, a.shape.forward, a.joined_x, of_x);

@@ -36,8 +36,16 @@ class PixelLoader {
   __device__ __forceinline__ PixelLoader(const Args<T, acc_t<T>>& a, Table& table, int64_t begin, int64_t end,
                                          int64_t tap_y, int64_t tap_x, const T* source, int64_t depth, const T* grad,
                                          int64_t channels)
-      : a_(a), table_(table), begin_(begin), end_(end), tap_y_(tap_y), tap_x_(tap_x), source_(source), grad_(grad),
-        depth_(depth), channels_(channels) {
+      : a_(a),
+        table_(table),
+        begin_(begin),
+        end_(end),
+        tap_y_(tap_y),
+        tap_x_(tap_x),
+        source_(source),
+        grad_(grad),
+        depth_(depth),
+        channels_(channels) {
     for (int step = 0; step < kAhead; ++step) locate(step);
     __syncthreads();
   }
@@ -105,11 +113,9 @@ __global__ void __launch_bounds__(kConvThreads, 2) conv_grad_weight_kernel(const
     Loader load(a, table, begin, end, tap / s.x.kernel, tap % s.x.kernel, a.source + group * depth + row0, depth - row0,
                 a.grad + group * channels + column0, channels - column0);
     ConvStages<Tile>::run(shared, (end - begin + Loader::K - 1) / Loader::K, load, tile);
-    auto* to = a.partials +
-               ((part * s.y.kernel * s.x.kernel + tap) * s.groups + group) * s.depth * s.channels;
+    auto* to = a.partials + ((part * s.y.kernel * s.x.kernel + tap) * s.groups + group) * s.depth * s.channels;
     tile.each([&](int row, int column, acc_t<T> sum) {
-      if (row0 + row < s.depth && column0 + column < s.channels)
-        to[(row0 + row) * s.channels + column0 + column] = sum;
+      if (row0 + row < s.depth && column0 + column < s.channels) to[(row0 + row) * s.channels + column0 + column] = sum;
     });
     __syncthreads();
   }
@@ -132,10 +138,11 @@ __global__ void conv_grad_weight_total_kernel(const ConvShape s, const A* __rest
 
 }  // namespace
 
-// As many as give every multiprocessor of a large GPU a few blocks, whatever GPU this is: results must not depend on it.
+// As many as give every multiprocessor of a large GPU a few blocks, whatever GPU this is: results must not depend on
+// it.
 int64_t conv_grad_weight_parts(const ConvShape& s, int64_t pixels) {
-  const int64_t blocks = ceil_div(s.depth, int64_t(128)) * ceil_div(s.channels, int64_t(64)) * s.groups * s.y.kernel *
-                         s.x.kernel;
+  const int64_t blocks =
+      ceil_div(s.depth, int64_t(128)) * ceil_div(s.channels, int64_t(64)) * s.groups * s.y.kernel * s.x.kernel;
   const int64_t wanted = std::min(ceil_div(kBlocksWanted, blocks), kMostParts);
   return std::max<int64_t>(1, std::min(wanted, pixels / kLeastPixels));
 }

@@ -1,8 +1,7 @@
 // Maps and weights as the products want them: depth side by side, padded to whole 16 bytes. A transposition in shared
 // memory, so that reads follow the source and writes the result.
-#include "conv_transpose2d/conv_transpose2d_cuda.h"
-
 #include "common/cuda/device.cuh"
+#include "conv_transpose2d/conv_transpose2d_cuda.h"
 
 namespace structops::cuda {
 namespace {
@@ -10,8 +9,8 @@ namespace {
 constexpr int kRows = 32, kDepths = 64, kThreads = 256;
 
 template <class T>
-__global__ void __launch_bounds__(kThreads) conv_pack_kernel(const ConvPack p, const T* __restrict__ source,
-                                                             T* __restrict__ packed) {
+__global__ void __launch_bounds__(kThreads)
+    conv_pack_kernel(const ConvPack p, const T* __restrict__ source, T* __restrict__ packed) {
   __shared__ T tile[kDepths][kRows + 2];
   __shared__ int64_t to[kRows];
   const int64_t tiles = (p.padded + kDepths - 1) / kDepths;
@@ -21,8 +20,7 @@ __global__ void __launch_bounds__(kThreads) conv_pack_kernel(const ConvPack p, c
     const int64_t row = blockIdx.x / tiles * kRows + at;
     const int64_t d = row % p.d.size, c = row / p.d.size % p.c.size, ab = row / p.d.size / p.c.size;
     const int64_t b = ab % p.b.size, a = ab / p.b.size;
-    if (threadIdx.x < kRows)
-      to[at] = row < rows ? a * p.a.to + b * p.b.to + c * p.c.to + d * p.d.to : int64_t(-1);
+    if (threadIdx.x < kRows) to[at] = row < rows ? a * p.a.to + b * p.b.to + c * p.c.to + d * p.d.to : int64_t(-1);
     const T* from = source + a * p.a.from + b * p.b.from + c * p.c.from + d * p.d.from;
 #pragma unroll
     for (int i = threadIdx.x / kRows; i < kDepths; i += kThreads / kRows)

@@ -14,7 +14,7 @@ namespace structops::cuda {
 
 // One run of phases (or a phase, or all of the gradient of the input, whose positions are input pixels).
 struct ConvRun {
-  int64_t phase, phases;               // outputs: q * step + phase + (0 ... phases - 1) - padding
+  int64_t phase, phases;  // outputs: q * step + phase + (0 ... phases - 1) - padding
   int64_t step, padding;
   int64_t first, count;                // q that there are
   int64_t tap, tap_step, taps;         // kernel indices for the first phase; the next phase's are one further

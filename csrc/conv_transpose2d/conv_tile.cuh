@@ -49,7 +49,7 @@ struct ConvTile {
     const int line = threadIdx.x % 8, matrix = threadIdx.x % 32 / 8;
     // Of the four 8 x 8 matrices of a load: which rows of the product, and which half of the depth, this one is.
     const auto load = [&](auto factor, const unsigned char* from, int row, int k, int half_row, int half_k,
-                          unsigned(&to)[4]) {
+                          unsigned (&to)[4]) {
       using Factor = decltype(factor);
       const int at = kDepthMajor ? Factor::offset(k + half_k * 8 + line, row / 8 + half_row)
                                  : Factor::offset(row + half_row * 8 + line, k / 8 + half_k);

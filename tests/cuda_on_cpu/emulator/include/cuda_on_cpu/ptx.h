@@ -57,8 +57,8 @@ void ldmatrix_x4(unsigned (&d)[4], const void* row, Site site = Site::here()) {
     for (int lane = 0; lane < 32; ++lane)
       for (int i = 0; i < 4; ++i) {
         const int a = lane / 4, b = lane % 4 * 2;
-        static_cast<Payload*>(payloads[lane])->d[i] = kTransposed ? half(i, b, a) | half(i, b + 1, a) << 16
-                                                                  : half(i, a, b) | half(i, a, b + 1) << 16;
+        static_cast<Payload*>(payloads[lane])->d[i] =
+            kTransposed ? half(i, b, a) | half(i, b + 1, a) << 16 : half(i, a, b) | half(i, a, b + 1) << 16;
       }
   };
   warp_collective(0xffffffffu, WarpOp::matrix, kTransposed ? 1 : 2, &payload, combine, site);

@@ -20,22 +20,22 @@ struct Args {
 
 // The taps that reach one output, and the pixels they read: tap + j * tap_step reads pixel + j * pixel_step.
 struct Walk {
-  int64_t tap, tap_step, pixel, pixel_step;
+  int tap, tap_step, pixel, pixel_step;
 };
 __device__ __forceinline__ Walk walk(const ConvSteps& s, int64_t out, bool forward) {
-  if (!forward) return {0, 1, out * s.stride - s.padding, s.dilation};
+  if (!forward) return {0, 1, int(out * s.stride - s.padding), int(s.dilation)};
   const int64_t at = out + s.padding, q = at / s.stride, phase = at % s.stride;
-  if (s.dilation == 1) return {phase, s.stride, q, -1};
-  if (phase % s.common != 0) return {s.kernel, 1, 0, 0};
+  if (s.dilation == 1) return {int(phase), int(s.stride), int(q), -1};
+  if (phase % s.common != 0) return {int(s.kernel), 1, 0, 0};
   const int64_t step = s.stride / s.common, tap = phase / s.common * s.inverse % step;
-  return {tap, step, q + (phase - tap * s.dilation) / s.stride, -s.dilation / s.common};
+  return {int(tap), int(step), int(q + (phase - tap * s.dilation) / s.stride), int(-s.dilation / s.common)};
 }
 
 // body(tap, pixel) for those inside the map
 template <class Body>
 __device__ __forceinline__ void each_tap(const Walk& w, int64_t kernel, int64_t size, const Body& body) {
-  int64_t pixel = w.pixel;
-  for (int64_t tap = w.tap; tap < kernel; tap += w.tap_step, pixel += w.pixel_step)
+  int pixel = w.pixel;
+  for (int tap = w.tap; tap < kernel; tap += w.tap_step, pixel += w.pixel_step)
     if (pixel >= 0 && pixel < size) body(tap, pixel);
 }
 
@@ -80,11 +80,11 @@ __global__ void __launch_bounds__(256) conv_depthwise_kernel(const Args<T, acc_t
   const int64_t apart = kPlanar ? a.to.stride_x : a.to.stride_c;
   const int64_t at = image * a.to.stride_n + channel * a.to.stride_c + y * a.to.stride_y + x * a.to.stride_x;
   const T* residual = a.epilogue.residual ? a.epilogue.residual + at : nullptr;
-  Pack<T, V> pack;
+  Pack<T, V> added;
 #pragma unroll
-  for (int v = 0; v < V; ++v)
-    pack.value[v] = finish(a.epilogue, sums[v], affine(a.epilogue, kPlanar ? channel : channel + v),
-                           residual && v < live ? A(up(residual[v * apart])) : A(0));
+  for (int v = 0; v < V; ++v) added.value[v] = residual && v < live ? residual[v * apart] : down<T>(0);
+  const auto pack =
+      finish(a.epilogue, sums, [&](int v) { return affine(a.epilogue, kPlanar ? channel : channel + v); }, added);
   if (a.wide) {
     *reinterpret_cast<Pack<T, V>*>(a.out + at) = pack;
   } else {

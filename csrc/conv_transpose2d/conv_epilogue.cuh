@@ -8,21 +8,26 @@
 
 namespace structops::cuda {
 
-template <class A>
-__device__ __forceinline__ A activate(A x, int64_t activation, A slope) {
+// Of V outputs: one switch for all of them.
+template <int V, class A>
+__device__ __forceinline__ void activate(A (&x)[V], int64_t activation, A slope) {
+  const auto each = [&](const auto& function) {
+#pragma unroll
+    for (int v = 0; v < V; ++v) x[v] = function(x[v]);
+  };
   switch (static_cast<Activation>(activation)) {
     case Activation::relu:
-      return x <= 0 ? A(0) : x;  // keeps NaN
+      return each([](A a) { return a <= 0 ? A(0) : a; });  // keeps NaN
     case Activation::leaky_relu:
-      return x <= 0 ? x * slope : x;
+      return each([slope](A a) { return a <= 0 ? a * slope : a; });
     case Activation::gelu:
-      return x * A(0.5) * (1 + std::erf(x * A(0.70710678118654752440)));
+      return each([](A a) { return a * A(0.5) * (1 + std::erf(a * A(0.70710678118654752440))); });
     case Activation::silu:
-      return x / (1 + std::exp(-x));
+      return each([](A a) { return a / (1 + std::exp(-a)); });
     case Activation::sigmoid:
-      return 1 / (1 + std::exp(-x));
+      return each([](A a) { return 1 / (1 + std::exp(-a)); });
     default:
-      return x;
+      return;
   }
 }
 
@@ -37,12 +42,27 @@ __device__ __forceinline__ ConvAffine<A> affine(const ConvEpilogue<T, A>& e, int
   return {scale, fused(bias, scale, e.shift ? e.shift[channel] : A(0))};
 }
 
-// residual: 0 where there is none
-template <class T, class A>
-__device__ __forceinline__ T finish(const ConvEpilogue<T, A>& e, A sum, const ConvAffine<A>& by, A residual) {
-  const A x = fused(sum, by.scale, by.offset);
-  return down<T>(e.residual_last ? activate(x, e.activation, e.negative_slope) + residual
-                                 : activate(x + residual, e.activation, e.negative_slope));
+// V outputs. by(v): the affine of each; residual: theirs, if there is one.
+template <int V, class T, class A, class By>
+__device__ __forceinline__ Pack<T, V> finish(const ConvEpilogue<T, A>& e, const A* sums, const By& by,
+                                             const Pack<T, V>& residual) {
+  A x[V];
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    const ConvAffine<A> f = by(v);
+    x[v] = fused(sums[v], f.scale, f.offset);
+  }
+  const auto add = [&] {
+#pragma unroll
+    for (int v = 0; v < V; ++v) x[v] += A(up(residual, v));
+  };
+  if (e.residual && !e.residual_last) add();
+  activate(x, e.activation, e.negative_slope);
+  if (e.residual && e.residual_last) add();
+  Pack<T, V> pack;
+#pragma unroll
+  for (int v = 0; v < V; ++v) pack.value[v] = down<T>(x[v]);
+  return pack;
 }
 
 }  // namespace structops::cuda

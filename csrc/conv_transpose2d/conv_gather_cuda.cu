@@ -31,6 +31,7 @@ struct Args {
   bool planar, wide;               // wide: outputs, and residuals, move 16 bytes of channels at a time
 };
 
+constexpr int64_t kMostProducts = (int64_t(1) << 31) - 1;  // reached by strides of tens of thousands, dilated
 constexpr int kSumPadding = 8;
 constexpr int kNowhere = -(1 << 30);  // twice of it is still no coordinate
 
@@ -93,7 +94,7 @@ class Loader {
 
   __device__ __forceinline__ void operator()(unsigned char* left, unsigned char* right) {
     if (k_ == 0) take_tap();
-    const int64_t k = k_ + chunk() * kPack<T>;
+    const int k = k_ + chunk() * kPack<T>;
     const bool deep = k < a_.depth;
 #pragma unroll
     for (int i = 0; i < kRows; ++i)
@@ -138,7 +139,7 @@ class Loader {
   const Tables<T, kChannels>& tables_;
   const ConvRun &y_, &x_;
   const T* source_;
-  int64_t tap_y_ = 0, tap_x_ = 0, k_ = 0;
+  int tap_y_ = 0, tap_x_ = 0, k_ = 0;
   const T *pixel_[kRows], *weight_[kLanes];
   unsigned inside_ = 0, used_ = 0;  // a bit for each
 };
@@ -161,14 +162,11 @@ __device__ __forceinline__ void put(const Args<T, acc_t<T>>& a, const Tables<T, 
       const Place position = tables.to[row], lane = tables.lane[c];
       if (!inside(position, lane)) continue;
       const int64_t at = position.at + lane.at;
-      Pack<T, V> residual, pack;
+      Pack<T, V> residual;
       if (a.epilogue.residual) residual = load_pack<T, V>(a.epilogue.residual + at);
-      const auto& sum = *reinterpret_cast<const Pack<A, V>*>(sums + row * stride + c);
-#pragma unroll
-      for (int v = 0; v < V; ++v)
-        pack.value[v] = finish(a.epilogue, sum.value[v], tables.affine[c + v],
-                               a.epilogue.residual ? A(up(residual.value[v])) : A(0));
-      *reinterpret_cast<Pack<T, V>*>(a.out + at) = pack;
+      const auto sum = *reinterpret_cast<const Pack<A, V>*>(sums + row * stride + c);
+      const auto affine = [&](int v) { return tables.affine[c + v]; };
+      *reinterpret_cast<Pack<T, V>*>(a.out + at) = finish(a.epilogue, sum.value, affine, residual);
     }
     return;
   }
@@ -182,8 +180,10 @@ __device__ __forceinline__ void put(const Args<T, acc_t<T>>& a, const Tables<T, 
     const Place position = tables.to[row], lane = tables.lane[c];
     if (!inside(position, lane)) continue;
     const int64_t at = position.at + lane.at;
-    const A residual = a.epilogue.residual ? A(up(a.epilogue.residual[at])) : A(0);
-    a.out[at] = finish(a.epilogue, sums[row * stride + c], tables.affine[c], residual);
+    Pack<T, 1> residual;
+    if (a.epilogue.residual) residual.value[0] = a.epilogue.residual[at];
+    const auto affine = [&](int) { return tables.affine[c]; };
+    a.out[at] = finish(a.epilogue, sums + row * stride + c, affine, residual).value[0];
   }
 }
 
@@ -194,15 +194,16 @@ constexpr size_t shared_bytes() {
 }
 
 template <class T, int kChannels>
-__global__ void __launch_bounds__(kConvThreads, 2) conv_gather_kernel(const Args<T, acc_t<T>> a) {
+__global__ void __launch_bounds__(kConvThreads, sizeof(T) == 2 && kChannels == 64 ? 3 : 2)
+    conv_gather_kernel(const Args<T, acc_t<T>> a) {
   using Tile = ConvTile<T, kChannels, false>;
   __shared__ Tables<T, kChannels> tables;
   __shared__ ConvRun ys, xs;
   auto* shared = dynamic_smem<unsigned char>();
   const int64_t first = blockIdx.x / a.tiles * Tile::kPositions, lane = blockIdx.x % a.tiles * kChannels;
-  for (int64_t z = blockIdx.z; z < a.runs_y * a.runs_x * a.shape.groups; z += gridDim.z) {
-    const int64_t group = z % a.shape.groups, of_y = z / a.shape.groups / a.runs_x,
-                  of_x = z / a.shape.groups % a.runs_x;
+  const int products = int(a.runs_y * a.runs_x * a.shape.groups), groups = int(a.shape.groups);
+  for (int z = int(blockIdx.z); z < products; z += int(gridDim.z)) {
+    const int group = z % groups, of_y = z / groups / int(a.runs_x), of_x = z / groups % int(a.runs_x);
     if (threadIdx.x == 0) {
       ys = of_y < 2 ? a.first_y[of_y] : conv_run(a.shape.y, a.to.height, a.shape.forward, a.joined_y, of_y);
       xs = of_x < 2 ? a.first_x[of_x] : conv_run(a.shape.x, a.to.width, a.shape.forward, a.joined_x, of_x);
@@ -215,7 +216,7 @@ __global__ void __launch_bounds__(kConvThreads, 2) conv_gather_kernel(const Args
       Tile tile;
       tile.clear();
       Loader<T, kChannels> load(a, tables, ys, xs, group);
-      const int64_t steps = ys.taps * xs.taps * ((a.depth + kDepth<T> - 1) / kDepth<T>);
+      const int steps = int(ys.taps * xs.taps * ((a.depth + kDepth<T> - 1) / kDepth<T>));
       ConvStages<Tile>::run(shared, steps, load, tile);
       // In NCHW, threads of a warp read all phases of some positions: apart by as many, they meet in no bank.
       const int phases = a.planar && kChannels % xs.phases == 0 ? int(xs.phases) : 1;
@@ -256,14 +257,15 @@ cudaError_t conv_gather(const ConvShape& shape, const ConvMap& from, const T* so
   const bool few = shape.channels < 64;
   a.joined_y = joins(shape.y, to.height, few);
   a.joined_x = joins(shape.x, to.width, few || a.planar);
-  a.runs_y = conv_runs(shape.y, shape.forward, a.joined_y);
-  a.runs_x = conv_runs(shape.x, shape.forward, a.joined_x);
+  a.runs_y = conv_runs(shape.y, to.height, shape.forward, a.joined_y);
+  a.runs_x = conv_runs(shape.x, to.width, shape.forward, a.joined_x);
+  if (a.runs_y * a.runs_x * shape.groups > kMostProducts) return cudaErrorInvalidConfiguration;
   int64_t count_y = 0, count_x = 0, phases_y = 0, phases_x = 0;
-  for (int i = 0; i < 2; ++i) {  // phases by themselves: others may have one output more than these
+  for (int i = 0; i < 2; ++i) {  // no run has more of either than these
     a.first_y[i] = conv_run(shape.y, to.height, shape.forward, a.joined_y, std::min<int64_t>(i, a.runs_y - 1));
     a.first_x[i] = conv_run(shape.x, to.width, shape.forward, a.joined_x, std::min<int64_t>(i, a.runs_x - 1));
-    count_y = std::max(count_y, a.first_y[i].count + (a.runs_y > 2));
-    count_x = std::max(count_x, a.first_x[i].count + (a.runs_x > 2));
+    count_y = std::max(count_y, a.first_y[i].count);
+    count_x = std::max(count_x, a.first_x[i].count);
     phases_y = std::max(phases_y, a.first_y[i].phases);
     phases_x = std::max(phases_x, a.first_x[i].phases);
   }

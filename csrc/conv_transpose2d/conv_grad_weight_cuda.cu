@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(kConvThreads, 2) conv_grad_weight_kernel(const
     tile.clear();
     Loader load(a, table, begin, end, tap / s.x.kernel, tap % s.x.kernel, a.source + group * depth + row0, depth - row0,
                 a.grad + group * channels + column0, channels - column0);
-    ConvStages<Tile>::run(shared, (end - begin + Loader::K - 1) / Loader::K, load, tile);
+    ConvStages<Tile>::run(shared, int((end - begin + Loader::K - 1) / Loader::K), load, tile);
     auto* to = a.partials + ((part * s.y.kernel * s.x.kernel + tap) * s.groups + group) * s.depth * s.channels;
     tile.each([&](int row, int column, acc_t<T> sum) {
       if (row0 + row < s.depth && column0 + column < s.channels) to[(row0 + row) * s.channels + column0 + column] = sum;

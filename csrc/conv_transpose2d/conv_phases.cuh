@@ -25,15 +25,17 @@ __host__ __device__ __forceinline__ int64_t floor_divide(int64_t a, int64_t b) {
   return a >= 0 ? a / b : -((b - 1 - a) / b);
 }
 
-// How many runs an axis has.
-__host__ __device__ __forceinline__ int64_t conv_runs(const ConvSteps& s, bool forward, bool joined) {
-  return !forward ? 1 : !joined ? s.stride : s.kernel % s.stride > 0 ? 2 : 1;
+// How many runs an axis has. Phases by themselves: one for each of the first outputs.
+__host__ __device__ __forceinline__ int64_t conv_runs(const ConvSteps& s, int64_t outputs, bool forward, bool joined) {
+  if (!forward) return 1;
+  if (joined) return s.kernel % s.stride > 0 ? 2 : 1;
+  return s.stride < outputs ? s.stride : outputs;
 }
 
 __host__ __device__ __forceinline__ ConvRun conv_run(const ConvSteps& s, int64_t outputs, bool forward, bool joined,
                                                      int64_t index) {
   if (!forward) return {0, 1, 1, 0, 0, outputs, 0, 1, s.kernel, s.stride, -s.padding, s.dilation};
-  ConvRun run{index, 1, s.stride, s.padding, 0, 0, 0, 0, 0, 1, 0, 0};
+  ConvRun run{(index + s.padding) % s.stride, 1, s.stride, s.padding, 0, 0, 0, 0, 0, 1, 0, 0};
   if (joined) {
     const int64_t longer = s.kernel % s.stride;
     run.phase = index == 0 && longer > 0 ? 0 : longer;

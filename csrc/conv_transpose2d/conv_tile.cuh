@@ -182,16 +182,16 @@ struct ConvStages {
 
   // load(left, right, step) issues the copies of one step; then all of them are multiplied.
   template <class Load>
-  static __device__ __forceinline__ void run(unsigned char* shared, int64_t steps, Load& load, Tile& tile) {
+  static __device__ __forceinline__ void run(unsigned char* shared, int steps, Load& load, Tile& tile) {
     const auto left = [&](int stage) { return shared + stage * int(kStageBytes); };
     const auto right = [&](int stage) { return shared + stage * int(kStageBytes) + Tile::Left::kBytes; };
-    const auto issue = [&](int64_t step, int stage) {
+    const auto issue = [&](int step, int stage) {
       if (step < steps) load(left(stage), right(stage));
       ptx::cp_async_commit();
     };
     for (int i = 0; i < kCount - 1; ++i) issue(i, i);
     int stage = 0;
-    for (int64_t i = 0; i < steps; ++i) {
+    for (int i = 0; i < steps; ++i) {
       ptx::cp_async_wait<kCount - 2>();
       __syncthreads();  // this step's tiles are there, and nobody reads those that are loaded next
       issue(i + kCount - 1, (stage + kCount - 1) % kCount);

@@ -16,8 +16,8 @@ std::pair<Tensor, int64_t> added_up(const Tensor& counts) {
   const Tensor until = call_aten("aten::cumsum", "", counts, int64_t{0}, std::optional<ScalarType>(ScalarType::Long));
   const cudaStream_t stream = cuda::current_stream(counts);
   int64_t total = 0;
-  STD_CUDA_CHECK(cudaMemcpyAsync(&total, data<int64_t>(until) + until.numel() - 1, sizeof(total),
-                                 cudaMemcpyDeviceToHost, stream));
+  STD_CUDA_CHECK(
+      cudaMemcpyAsync(&total, data<int64_t>(until) + until.numel() - 1, sizeof(total), cudaMemcpyDeviceToHost, stream));
   STD_CUDA_CHECK(cudaStreamSynchronize(stream));
   return {until, total};
 }

@@ -38,9 +38,8 @@ class Column {
   int64_t column_;
 };
 
-__global__ void __launch_bounds__(kThreads)
-    count_changes_kernel(EncodeParams p, const uint8_t* __restrict__ masks, int64_t columns,
-                         int32_t* __restrict__ changes) {
+__global__ void __launch_bounds__(kThreads) count_changes_kernel(EncodeParams p, const uint8_t* __restrict__ masks,
+                                                                 int64_t columns, int32_t* __restrict__ changes) {
   const int64_t i = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (i >= p.count * columns) return;
   int count = 0;

@@ -7,8 +7,8 @@
 
 namespace structops::cuda {
 
-// Columns of all masks one after another, at least one a mask: changes [K * columns] is written, how many pixels of each
-// differ from the one before, down the columns of a mask; the first is compared with 0.
+// Columns of all masks one after another, at least one a mask: changes [K * columns] is written, how many pixels of
+// each differ from the one before, down the columns of a mask; the first is compared with 0.
 inline int64_t encoded_columns(const EncodeParams& p) { return p.width > 0 ? p.width : 1; }
 cudaError_t count_changes(const EncodeParams& p, const uint8_t* masks, int32_t* changes, cudaStream_t stream);
 

@@ -70,7 +70,9 @@ def _(g):
 
 @CASES.add("any-byte")
 def _(g):
-    return {"masks": blobs(g, 3, 40, 50).to(torch.uint8) * torch.randint(1, 256, (3, 40, 50), generator=g).to(torch.uint8)}
+    return {
+        "masks": blobs(g, 3, 40, 50).to(torch.uint8) * torch.randint(1, 256, (3, 40, 50), generator=g).to(torch.uint8)
+    }
 
 
 # Empty.

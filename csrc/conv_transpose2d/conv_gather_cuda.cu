@@ -78,7 +78,7 @@ __device__ __forceinline__ void fill(Tables<T, kChannels>& tables, const Args<T,
                       int(px)};
     tables.weight[i] =
         used ? (((y.tap + py) * s.x.kernel + x.tap + px) * s.groups * s.channels + of_all) * a.depth : int64_t(-1);
-    if (used) tables.affine[i] = affine(a.epilogue, of_all);
+    tables.affine[i] = used ? affine(a.epilogue, of_all) : ConvAffine<acc_t<T>>{};
   }
 }
 

@@ -199,20 +199,38 @@ def _grad_weight(input, grad, kernel_height, kernel_width, stride, padding, grou
     return sums, [Launch(conv_transpose_grad_weight_kernel, grid, arguments, {"num_warps": 4, "num_stages": 3})]
 
 
-def conv_transpose2d(input, weight, *arguments) -> torch.Tensor:
-    out, launches = _forward(input, weight, *arguments)
+def conv_transpose2d(
+    input,
+    weight,
+    bias,
+    scale,
+    shift,
+    residual,
+    stride,
+    padding,
+    output_padding,
+    groups,
+    dilation,
+    activation,
+    negative_slope,
+    residual_after_activation,
+) -> torch.Tensor:
+    tensors, steps = (input, weight, bias, scale, shift, residual), (stride, padding, output_padding, groups, dilation)
+    out, launches = _forward(*tensors, *steps, activation, negative_slope, residual_after_activation)
     run(input.device, launches)
     return out
 
 
-def conv_transpose2d_grad_input(grad, weight, *arguments) -> torch.Tensor:
-    out, launches = _grad_input(grad, weight, *arguments)
+def conv_transpose2d_grad_input(grad, weight, height, width, stride, padding, groups, dilation) -> torch.Tensor:
+    out, launches = _grad_input(grad, weight, height, width, stride, padding, groups, dilation)
     run(grad.device, launches)
     return out
 
 
-def conv_transpose2d_grad_weight(input, grad, *arguments) -> torch.Tensor:
-    sums, launches = _grad_weight(input, grad, *arguments)
+def conv_transpose2d_grad_weight(
+    input, grad, kernel_height, kernel_width, stride, padding, groups, dilation
+) -> torch.Tensor:
+    sums, launches = _grad_weight(input, grad, kernel_height, kernel_width, stride, padding, groups, dilation)
     run(input.device, launches)
     # [parts, kh, kw, groups, rows, columns] to [groups * rows, columns, kh, kw], parts added up in order.
     return sums.sum(0).permute(2, 3, 4, 0, 1).flatten(0, 1).to(input.dtype).contiguous()

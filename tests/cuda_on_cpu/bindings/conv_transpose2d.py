@@ -23,7 +23,7 @@ EXTRA = {
 }
 
 
-def _suffix(x: torch.Tensor) -> str:
+def suffix(x: torch.Tensor) -> str:
     return str(x.dtype).removeprefix("torch.")
 
 
@@ -37,7 +37,7 @@ def _steps(kernel: int, stride: int, padding: int, dilation: int) -> tuple[int, 
     return kernel, stride, padding, dilation, common, pow(dilation // common, -1, step) if step > 1 else 0
 
 
-def _shape(batch, groups, depth, channels, kernel, stride, padding, dilation, forward) -> tuple:
+def shape_of(batch, groups, depth, channels, kernel, stride, padding, dilation, forward) -> tuple:
     axes = zip(kernel, stride, padding, dilation, strict=True)
     y, x = (_steps(*axis) for axis in axes)
     return batch, groups, depth, channels, *y, *x, forward
@@ -52,14 +52,14 @@ def _wide(x: torch.Tensor, channels: int) -> bool:
 def _pack(emulator: Emulator, source, *numbers, size: int) -> torch.Tensor:
     """A new tensor of ``size`` by conv_pack: four (size, stride from, stride to), and the depth, its stride, padded."""
     packed = poisoned(size, like=source)
-    emulator.launch(f"conv_pack_{_suffix(source)}", *numbers, source, packed)
+    emulator.launch(f"conv_pack_{suffix(source)}", *numbers, source, packed)
     return packed
 
 
-def _wide_map(emulator: Emulator, x: torch.Tensor, groups: int) -> tuple:
+def wide_map(emulator: Emulator, x: torch.Tensor, groups: int) -> tuple:
     """The numbers of a ConvMap, and what it is of: the map, or a copy [n, y, x, group, padded channels]."""
     channels, (_, _, height, width) = x.shape[1] // groups, x.shape
-    padded = _padded(channels, x)
+    padded = padded_depth(channels, x)
     pixel = groups * padded
     if pixel == 0 or _wide(x, channels):
         return *_map(x), x
@@ -74,34 +74,41 @@ def _wide_map(emulator: Emulator, x: torch.Tensor, groups: int) -> tuple:
     return *to, _pack(emulator, x, *axes, channels, x.stride(1), padded, size=size)
 
 
-def _padded(depth: int, x: torch.Tensor) -> int:
+def padded_depth(depth: int, x: torch.Tensor) -> int:
     pack = 16 // x.dtype.itemsize
     return -(-depth // pack) * pack
 
 
-def _convolve(emulator: Emulator, source, weight, out, shape: tuple, groups: int, forward: bool, *epilogue) -> None:
-    depth, channels = shape[2:4]
+def packed_weight(emulator: Emulator, weight, shape: tuple, forward: bool) -> torch.Tensor:
+    """``[kernel y, kernel x, groups, written channels, padded depth]``."""
+    _, groups, depth, channels = shape[:4]
     _, _, height, width = weight.shape
-    if groups > 1 and depth == channels == 1:
-        padded = _padded(groups, source)
-        taps = (height, weight.stride(2), width * padded, width, weight.stride(3), padded)
-        size = height * width * padded
-        packed = _pack(emulator, weight, 1, 0, 0, 1, 0, 0, *taps, groups, weight.stride(0), padded, size=size)
-        maps = (*_map(source), source, packed, *_map(out), out)
-        return emulator.launch(f"conv_depthwise_{_suffix(source)}", *shape, *maps, *epilogue)
-    padded = _padded(depth, source)
+    padded = padded_depth(depth, weight)
     row, read = groups * channels * padded, 0 if forward else 1
+    if not row:
+        return weight.new_empty(0)
     axes = (
         *(groups, weight.shape[0] // groups * weight.stride(0), channels * padded),
         *(channels, weight.stride(1 - read), padded),
         *(height, weight.stride(2), width * row),
         *(width, weight.stride(3), row),
     )
-    packed = weight.new_empty(0)
-    if row:
-        packed = _pack(emulator, weight, *axes, depth, weight.stride(read), padded, size=height * width * row)
-    maps = (*_wide_map(emulator, source, groups), packed, *_map(out), out)
-    return emulator.launch(f"conv_gather_{_suffix(source)}", *shape, *maps, *epilogue, MULTIPROCESSORS)
+    return _pack(emulator, weight, *axes, depth, weight.stride(read), padded, size=height * width * row)
+
+
+def _convolve(emulator: Emulator, source, weight, out, shape: tuple, groups: int, forward: bool, *epilogue) -> None:
+    depth, channels = shape[2:4]
+    _, _, height, width = weight.shape
+    if groups > 1 and depth == channels == 1:
+        padded = padded_depth(groups, source)
+        taps = (height, weight.stride(2), width * padded, width, weight.stride(3), padded)
+        size = height * width * padded
+        packed = _pack(emulator, weight, 1, 0, 0, 1, 0, 0, *taps, groups, weight.stride(0), padded, size=size)
+        maps = (*_map(source), source, packed, *_map(out), out)
+        return emulator.launch(f"conv_depthwise_{suffix(source)}", *shape, *maps, *epilogue)
+    packed = packed_weight(emulator, weight, shape, forward)
+    maps = (*wide_map(emulator, source, groups), packed, *_map(out), out)
+    return emulator.launch(f"conv_gather_{suffix(source)}", *shape, *maps, *epilogue, MULTIPROCESSORS)
 
 
 def conv_transpose2d(
@@ -130,7 +137,7 @@ def conv_transpose2d(
     wide = torch.promote_types(input.dtype, torch.float32)
     vectors = [None if v is None else v.to(wide).contiguous() for v in (bias, scale, shift)]
     residual = None if residual is None else residual.contiguous(memory_format=layout)
-    shape = _shape(
+    shape = shape_of(
         input.shape[0],
         groups,
         weight.shape[0] // groups,
@@ -152,7 +159,7 @@ def conv_transpose2d_grad_input(
     out = poisoned(grad.shape[0], weight.shape[0], height, width, like=grad, memory_format=memory_format(grad))
     if out.numel() == 0:
         return out
-    shape = _shape(
+    shape = shape_of(
         grad.shape[0],
         groups,
         weight.shape[1],
@@ -179,7 +186,7 @@ def conv_transpose2d_grad_weight(
     if batch == 0:
         return out.zero_()
     kernel = (kernel_height, kernel_width)
-    shape = _shape(batch, groups, inputs // groups, outputs, kernel, stride, padding, dilation, True)
+    shape = shape_of(batch, groups, inputs // groups, outputs, kernel, stride, padding, dilation, True)
     parts = emulator.launch("conv_grad_weight_parts", *shape, batch * height * width)
     wide = torch.promote_types(input.dtype, torch.float32)
     partials = poisoned(parts * out.numel(), like=input, dtype=wide)
@@ -188,7 +195,7 @@ def conv_transpose2d_grad_weight(
         name, maps = "conv_depthwise_grad", (*_map(input), input, *_map(grad), grad)
     else:
         name = "conv_grad_weight"
-        maps = (*_wide_map(emulator, input, groups), *_wide_map(emulator, grad, groups))
-    emulator.launch(f"{name}_partials_{_suffix(input)}", *shape, *maps, parts, partials)
-    emulator.launch(f"conv_grad_weight_total_{_suffix(input)}", *shape, partials, parts, *strides, out)
+        maps = (*wide_map(emulator, input, groups), *wide_map(emulator, grad, groups))
+    emulator.launch(f"{name}_partials_{suffix(input)}", *shape, *maps, parts, partials)
+    emulator.launch(f"conv_grad_weight_total_{suffix(input)}", *shape, partials, parts, *strides, out)
     return out

@@ -78,7 +78,7 @@ __device__ __forceinline__ void fill(Tables<T, kChannels>& tables, const Args<T,
                       int(px)};
     tables.weight[i] =
         used ? (((y.tap + py) * s.x.kernel + x.tap + px) * s.groups * s.channels + of_all) * a.depth : int64_t(-1);
-    if (used) tables.affine[i] = affine(a.epilogue, of_all);
+    tables.affine[i] = used ? affine(a.epilogue, of_all) : ConvAffine<acc_t<T>>{};
   }
 }
 
@@ -90,18 +90,23 @@ class Loader {
 
   __device__ __forceinline__ Loader(const Args<T, acc_t<T>>& a, const Tables<T, kChannels>& tables, const ConvRun& y,
                                     const ConvRun& x, int64_t group)
-      : a_(a), tables_(tables), y_(y), x_(x), source_(a.source + group * a.depth) {}
+      : a_(a), tables_(tables), y_(y), x_(x), source_(a.source + group * a.depth + chunk() * kPack<T>) {}
 
   __device__ __forceinline__ void operator()(unsigned char* left, unsigned char* right) {
     if (k_ == 0) take_tap();
-    const int k = k_ + chunk() * kPack<T>;
-    const bool deep = k < a_.depth;
+    // A bit for each copy: tested with one instruction.
+    const bool deep = k_ + chunk() * kPack<T> < a_.depth;
+    const unsigned inside = deep ? inside_ : 0, used = deep ? used_ : 0;
 #pragma unroll
-    for (int i = 0; i < kRows; ++i)
-      ptx::cp_async16(left + Tile::Left::offset(row(i), chunk()), pixel_[i] + k, deep && inside_ >> i & 1);
+    for (int i = 0; i < kRows; ++i) {
+      ptx::cp_async16(left + Tile::Left::offset(row(i), chunk()), pixel_[i], (inside & 1u << i) != 0);
+      pixel_[i] += kDepth<T>;
+    }
 #pragma unroll
-    for (int i = 0; i < kLanes; ++i)
-      ptx::cp_async16(right + Tile::Right::offset(row(i), chunk()), weight_[i] + k, deep && used_ >> i & 1);
+    for (int i = 0; i < kLanes; ++i) {
+      ptx::cp_async16(right + Tile::Right::offset(row(i), chunk()), weight_[i], (used & 1u << i) != 0);
+      weight_[i] += kDepth<T>;
+    }
     k_ += kDepth<T>;
     if (k_ >= a_.depth) k_ = 0;
   }
@@ -129,7 +134,7 @@ class Loader {
 #pragma unroll
     for (int i = 0; i < kLanes; ++i) {
       const int64_t at = tables_.weight[row(i)];
-      weight_[i] = a_.packed + (at >= 0 ? at + of_tap : 0);
+      weight_[i] = a_.packed + (at >= 0 ? at + of_tap : 0) + chunk() * kPack<T>;
       used_ |= unsigned(at >= 0) << i;
     }
     if (++tap_x_ == x_.taps) tap_x_ = 0, ++tap_y_;
@@ -155,18 +160,24 @@ __device__ __forceinline__ void put(const Args<T, acc_t<T>>& a, const Tables<T, 
     return y >= 0 && y < a.to.height && x >= 0 && x < a.to.width;
   };
   if (a.wide) {
+    // A thread keeps its channels, and goes down the positions.
     constexpr int V = kPack<T>, kPacks = kChannels / V;
+    static_assert(kConvThreads % kPacks == 0);
+    const int c = int(threadIdx.x) % kPacks * V;
+    const Place lane = tables.lane[c];
+    ConvAffine<A> affine[V];
+#pragma unroll
+    for (int v = 0; v < V; ++v) affine[v] = tables.affine[c + v];
 #pragma unroll 1
-    for (int i = threadIdx.x; i < kPositions * kPacks; i += kConvThreads) {
-      const int row = i / kPacks, c = i % kPacks * V;
-      const Place position = tables.to[row], lane = tables.lane[c];
+    for (int row = int(threadIdx.x) / kPacks; row < kPositions; row += kConvThreads / kPacks) {
+      const Place position = tables.to[row];
       if (!inside(position, lane)) continue;
       const int64_t at = position.at + lane.at;
       Pack<T, V> residual;
       if (a.epilogue.residual) residual = load_pack<T, V>(a.epilogue.residual + at);
       const auto sum = *reinterpret_cast<const Pack<A, V>*>(sums + row * stride + c);
-      const auto affine = [&](int v) { return tables.affine[c + v]; };
-      *reinterpret_cast<Pack<T, V>*>(a.out + at) = finish(a.epilogue, sum.value, affine, residual);
+      *reinterpret_cast<Pack<T, V>*>(a.out + at) =
+          finish(a.epilogue, sum.value, [&](int v) { return affine[v]; }, residual);
     }
     return;
   }

@@ -148,27 +148,32 @@ int64_t conv_grad_weight_parts(const ConvShape& s, int64_t pixels) {
 }
 
 template <class T, class A>
-cudaError_t conv_grad_weight(const ConvShape& shape, const ConvMap& from, const T* source, const ConvMap& to,
-                             const T* grad, int64_t parts, A* partials, int64_t stride_group, int64_t stride_depth,
-                             int64_t stride_channel, int64_t stride_y, int64_t stride_x, T* out, cudaStream_t stream) {
+cudaError_t conv_grad_weight_partials(const ConvShape& shape, const ConvMap& from, const T* source, const ConvMap& to,
+                                      const T* grad, int64_t parts, A* partials, cudaStream_t stream) {
   using Tile = typename PixelLoader<T>::Tile;
   const int64_t tiles = ceil_div(shape.channels, int64_t(Tile::kChannels));
   const int64_t blocks = ceil_div(shape.depth, int64_t(Tile::kPositions)) * tiles;
-  const int64_t z = shape.y.kernel * shape.x.kernel * shape.groups, count = z * shape.depth * shape.channels;
+  const int64_t z = shape.y.kernel * shape.x.kernel * shape.groups;
   const Args<T, A> args{shape, from, to, source, grad, partials, parts, tiles};
   const dim3 grid(unsigned(blocks), unsigned(parts), unsigned(z < 65535 ? z : 65535));
-  const cudaError_t error =
-      launch(conv_grad_weight_kernel<T>, grid, dim3(kConvThreads), ConvStages<Tile>::kBytes, stream, args);
-  if (error != cudaSuccess) return error;
+  return launch(conv_grad_weight_kernel<T>, grid, dim3(kConvThreads), ConvStages<Tile>::kBytes, stream, args);
+}
+
+template <class T, class A>
+cudaError_t conv_grad_weight_total(const ConvShape& shape, const A* partials, int64_t parts, int64_t stride_group,
+                                   int64_t stride_depth, int64_t stride_channel, int64_t stride_y, int64_t stride_x,
+                                   T* out, cudaStream_t stream) {
+  const int64_t count = shape.y.kernel * shape.x.kernel * shape.groups * shape.depth * shape.channels;
   return launch(conv_grad_weight_total_kernel<T, A>, dim3(unsigned(ceil_div(count, int64_t(256)))), dim3(256), 0,
-                stream, shape, static_cast<const A*>(partials), parts, count, stride_group, stride_depth,
-                stride_channel, stride_y, stride_x, out);
+                stream, shape, partials, parts, count, stride_group, stride_depth, stride_channel, stride_y, stride_x,
+                out);
 }
 
 #define INSTANTIATE(T, A)                                                                                           \
-  template cudaError_t conv_grad_weight<T, A>(const ConvShape&, const ConvMap&, const T*, const ConvMap&, const T*, \
-                                              int64_t, A*, int64_t, int64_t, int64_t, int64_t, int64_t, T*,         \
-                                              cudaStream_t);
+  template cudaError_t conv_grad_weight_partials<T, A>(const ConvShape&, const ConvMap&, const T*, const ConvMap&,  \
+                                                       const T*, int64_t, A*, cudaStream_t);                        \
+  template cudaError_t conv_grad_weight_total<T, A>(const ConvShape&, const A*, int64_t, int64_t, int64_t, int64_t, \
+                                                    int64_t, int64_t, T*, cudaStream_t);
 INSTANTIATE(__half, float)
 INSTANTIATE(__nv_bfloat16, float)
 INSTANTIATE(float, float)

@@ -41,6 +41,8 @@ cuda::ConvShape shape_of(const ConvTransposeParams& p, bool forward) {
           forward};
 }
 
+bool is_depthwise(const cuda::ConvShape& s) { return s.groups > 1 && s.depth == 1 && s.channels == 1; }
+
 template <class scalar_t>
 using Arithmetic = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
 template <class scalar_t>
@@ -74,7 +76,7 @@ void convolve(const ConvTransposeParams& p, bool forward, const Tensor& source, 
   using T = cuda::DeviceType<scalar_t>;
   const cuda::ConvShape shape = shape_of(p, forward);
   const cudaStream_t stream = cuda::current_stream(source);
-  if (p.groups > 1 && shape.depth == 1 && shape.channels == 1) {
+  if (is_depthwise(shape)) {
     const Tensor packed = packed_depthwise<T>(shape, weight, stream);
     STD_CUDA_CHECK(cuda::conv_depthwise(shape, map_of(source), data<T>(source), data<T>(packed), map_of(out),
                                         mutable_data<T>(out), epilogue, stream));
@@ -140,11 +142,17 @@ Tensor conv_transpose2d_grad_weight(const Tensor& input, const Tensor& grad, int
     using T = cuda::DeviceType<scalar_t>;
     using A = Arithmetic<scalar_t>;
     const cudaStream_t stream = cuda::current_stream(input);
-    const WideMap<T> x(input, groups, stream), g(grad, groups, stream);
-    STD_CUDA_CHECK((cuda::conv_grad_weight<T, A>(shape, x.map, x.data, g.map, g.data, parts, mutable_data<A>(partials),
-                                                 p.in_channels / groups * grad_weight.stride(0), grad_weight.stride(0),
-                                                 grad_weight.stride(1), grad_weight.stride(2), grad_weight.stride(3),
-                                                 mutable_data<T>(grad_weight), stream)));
+    if (is_depthwise(shape)) {
+      STD_CUDA_CHECK(cuda::conv_depthwise_grad_partials(shape, map_of(input), data<T>(input), map_of(grad),
+                                                        data<T>(grad), parts, mutable_data<A>(partials), stream));
+    } else {
+      const WideMap<T> x(input, groups, stream), g(grad, groups, stream);
+      STD_CUDA_CHECK(cuda::conv_grad_weight_partials(shape, x.map, x.data, g.map, g.data, parts,
+                                                     mutable_data<A>(partials), stream));
+    }
+    STD_CUDA_CHECK(cuda::conv_grad_weight_total(
+        shape, data<A>(partials), parts, p.in_channels / groups * grad_weight.stride(0), grad_weight.stride(0),
+        grad_weight.stride(1), grad_weight.stride(2), grad_weight.stride(3), mutable_data<T>(grad_weight), stream));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return grad_weight;

@@ -77,11 +77,22 @@ cudaError_t conv_depthwise(const ConvShape& shape, const ConvMap& from, const T*
 // Parts that the pixels of an input are added up in, before they are added up.
 int64_t conv_grad_weight_parts(const ConvShape& shape, int64_t pixels);
 
-// source and grad are wide, for channels padded as depth is.
-// partials [parts][kernel_y][kernel_x][groups][depth][channels], then out by strides for (group, depth, channel, y, x).
+// partials [parts][kernel_y][kernel_x][groups][depth][channels]. source and grad are wide, for channels padded as depth
+// is.
 template <class T, class A>
-cudaError_t conv_grad_weight(const ConvShape& shape, const ConvMap& from, const T* source, const ConvMap& to,
-                             const T* grad, int64_t parts, A* partials, int64_t stride_group, int64_t stride_depth,
-                             int64_t stride_channel, int64_t stride_y, int64_t stride_x, T* out, cudaStream_t stream);
+cudaError_t conv_grad_weight_partials(const ConvShape& shape, const ConvMap& from, const T* source, const ConvMap& to,
+                                      const T* grad, int64_t parts, A* partials, cudaStream_t stream);
+
+// The same of a depthwise convolution, from maps of any strides.
+template <class T, class A>
+cudaError_t conv_depthwise_grad_partials(const ConvShape& shape, const ConvMap& from, const T* source,
+                                         const ConvMap& to, const T* grad, int64_t parts, A* partials,
+                                         cudaStream_t stream);
+
+// out, by strides for (group, depth, channel, y, x) = the sum of all parts.
+template <class T, class A>
+cudaError_t conv_grad_weight_total(const ConvShape& shape, const A* partials, int64_t parts, int64_t stride_group,
+                                   int64_t stride_depth, int64_t stride_channel, int64_t stride_y, int64_t stride_x,
+                                   T* out, cudaStream_t stream);
 
 }  // namespace structops::cuda

@@ -191,6 +191,11 @@ def conv_transpose2d_grad_weight(
     wide = torch.promote_types(input.dtype, torch.float32)
     partials = poisoned(parts * out.numel(), like=input, dtype=wide)
     strides = (inputs // groups * out.stride(0), *out.stride())
-    maps = (*wide_map(emulator, input, groups), *wide_map(emulator, grad, groups))
-    emulator.launch(f"conv_grad_weight_{suffix(input)}", *shape, *maps, parts, partials, *strides, out)
+    if groups > 1 and inputs == groups and outputs == 1:
+        name, maps = "conv_depthwise_grad", (*_map(input), input, *_map(grad), grad)
+    else:
+        name = "conv_grad_weight"
+        maps = (*wide_map(emulator, input, groups), *wide_map(emulator, grad, groups))
+    emulator.launch(f"{name}_partials_{suffix(input)}", *shape, *maps, parts, partials)
+    emulator.launch(f"conv_grad_weight_total_{suffix(input)}", *shape, partials, parts, *strides, out)
     return out

@@ -11,7 +11,7 @@ BUDGETS = {
     "conv_gather_kernel<double, 32>": Budget(128, wide_loads=6, has="DFMA"),
     **{f"conv_grad_weight_kernel<{T}>": Budget(255, wide_loads=12, has="HMMA") for T in HALVES},
     "conv_grad_weight_kernel<float>": Budget(204, wide_loads=12, has="FFMA"),
-    "conv_grad_weight_kernel<double>": Budget(164, wide_loads=6, has="DFMA"),
+    "conv_grad_weight_kernel<double>": Budget(160, wide_loads=6, has="DFMA"),
     # Blocks of 256. Weights and pixels of 8 channels a thread, or 8 pixels and where each reads.
     **{f"conv_depthwise_kernel<{T}, 8, false>": Budget(60, wide_loads=2) for T in HALVES},
     "conv_depthwise_kernel<float, 4, false>": Budget(48, wide_loads=2),
@@ -20,6 +20,8 @@ BUDGETS = {
     **{f"conv_depthwise_kernel<{T}, 8, true>": Budget(80) for T in HALVES},
     "conv_depthwise_kernel<float, 4, true>": Budget(60),
     "conv_depthwise_kernel<double, 2, true>": Budget(60),
+    **per_type("conv_depthwise_grad_kernel<{T}, false>", Budget(48)),
+    **per_type("conv_depthwise_grad_kernel<{T}, true>", Budget(48)),
     **per_type("conv_pack_kernel<{T}>", Budget(32)),
     **{f"conv_grad_weight_total_kernel<{T}, float>": Budget(32) for T in (*HALVES, "float")},
     "conv_grad_weight_total_kernel<double, double>": Budget(32),

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import torch
 import triton
 import triton.language as tl
-from structops.reference.heatmaps_to_keypoints import MAX_RESIZED
 from structops.triton_kernels._launch import Launch, run
+
+from structops.reference.heatmaps_to_keypoints import MAX_RESIZED
 
 _BLOCK = 512
 

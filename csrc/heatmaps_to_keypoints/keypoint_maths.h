@@ -58,9 +58,7 @@ struct BicubicAxis {
  private:
   // Keys' kernel with a = -0.75, up to 1 pixel away and from 1 to 2.
   STRUCTOPS_HOST_DEVICE static T near_weight(T x) { return fused(T(1.25), x, T(-2.25)) * x * x + T(1); }
-  STRUCTOPS_HOST_DEVICE static T far_weight(T x) {
-    return fused(fused(T(-0.75), x, T(3.75)), x, T(-6)) * x + T(3);
-  }
+  STRUCTOPS_HOST_DEVICE static T far_weight(T x) { return fused(fused(T(-0.75), x, T(3.75)), x, T(-6)) * x + T(3); }
 };
 
 // The best of the values met so far, as torch's argmax has it: NaN is the largest, of equals the first.

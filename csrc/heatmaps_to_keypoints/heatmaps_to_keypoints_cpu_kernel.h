@@ -69,23 +69,29 @@ class Heatmap {
 
   template <class S>
   void read(const S* map) {
-    T not_finite = 0;
-    for (int r = 0; r < rows_; ++r) {
-      T* row = padded_.data() + r * pitch_;
-      if (r < 2 || r > height_ + 1) continue;  // copies, below
-      const S* from = map + int64_t(r - 2) * width_;
-      for (int c = 0; c < width_; ++c) {
-        const T v = static_cast<T>(from[c]);
-        row[c + 2] = v;
+    V not_finite{};
+    for (int r = 0; r < height_; ++r) {
+      T* row = padded_.data() + (r + 2) * pitch_;
+      const S* from = map + int64_t(r) * width_;
+      int c = 0;
+      for (; c + W <= width_; c += W) {
+        const V v = load(from + c);
+        store(row + 2 + c, v);
+        not_finite += v - v;
+      }
+      if (c < width_) {
+        const V v = load_part(from + c, width_ - c);
+        store(row + 2 + c, v);
         not_finite += v - v;
       }
       row[0] = row[1] = row[2];
-      for (int64_t c = width_ + 2; c < pitch_; ++c) row[c] = row[width_ + 1];
+      std::fill(row + 2 + width_, row + pitch_, row[1 + width_]);
     }
     for (const int r : {0, 1}) std::copy_n(padded_.data() + 2 * pitch_, pitch_, padded_.data() + r * pitch_);
     for (const int r : {height_ + 2, height_ + 3})
       std::copy_n(padded_.data() + (height_ + 1) * pitch_, pitch_, padded_.data() + r * pitch_);
-    finite_ = not_finite == T(0);
+    finite_ = true;
+    for (int l = 0; l < W; ++l) finite_ = finite_ && not_finite[l] == T(0);
     if (finite_) find_bounds();
   }
 

@@ -35,7 +35,8 @@ def _faster(input: torch.Tensor, weight: torch.Tensor, stride: Sequence[int], gr
     float32 and 1.3 to 2.4 in bfloat16, both 8 to 11 at stride 8; grouped bfloat16 4 to 33; dense float32 where less
     than four taps meet in an output, 1.2 to 4 in NCHW, and in NHWC 1.4 to 1.9 where more than one meets or the output
     is large, else 0.6 to 0.9. Four taps are 0.8 to 1.5, but 1.1 to 4 at stride 8. Dense bfloat16, for which oneDNN has
-    matrix instructions, is left to torch, and so is everything on a GPU, where nothing was measured.
+    matrix instructions, is left to torch, except kernels that are no multiple of the stride, 3 to 19; so is everything
+    on a GPU, where nothing was measured.
     """
     height, width = input.shape[2:]
     elements = input.shape[0] * weight.shape[1] * groups * height * width * stride[0] * stride[1]  # about
@@ -45,11 +46,12 @@ def _faster(input: torch.Tensor, weight: torch.Tensor, stride: Sequence[int], gr
     strided, long_strided = min(stride) > 1, min(stride) >= 8
     if dtype in (torch.float16, torch.float64):
         return True
+    kernel = weight.shape[2:]
     if dtype == torch.bfloat16:
-        return groups > 1 and (last or strided)
+        uneven = any(k % s for k, s in zip(kernel, stride, strict=True))
+        return (strided and (uneven or groups > 1)) or (last and groups == weight.shape[0])
     if groups > 1:
         return groups == weight.shape[0] and (last or long_strided)
-    kernel = weight.shape[2:]
     few_taps = all(k < 2 * s for k, s in zip(kernel, stride, strict=True))
     overlapping = any(k > s for k, s in zip(kernel, stride, strict=True))
     return long_strided or (strided and few_taps and (not last or overlapping or elements >= LARGE))

@@ -37,6 +37,7 @@ OURS = {
     "depthwise": ((1, 24, 32, 32), (24, 1, 3, 3), {"groups": 24}, None, CL),
     "double": ((1, 16, 32, 32), (16, 16, 3, 3), {"dilation": 2}, torch.float64),
     "half": ((1, 16, 32, 32), (16, 16, 3, 3), {}, torch.float16),
+    "uneven-bfloat16": ((1, 16, 32, 32), (16, 16, 3, 3), {"stride": 2}, torch.bfloat16),
     "grouped-bfloat16": ((1, 16, 16, 16), (16, 8, 2, 2), {"groups": 2, "stride": 2}, torch.bfloat16),
 }
 TORCHS = {

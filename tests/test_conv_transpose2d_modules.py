@@ -13,6 +13,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
 from torchvision.ops import FrozenBatchNorm2d
 
 import structops
+from structops.models._upsample import Upsample
 from structops.models.centerface import CenterFace
 from structops.nn import ConvTranspose2d, FusedConvTranspose2d
 
@@ -347,3 +348,17 @@ class TestFusion:
         picture = torch.rand(1, 3, 64, 96) * 255
         for ours, theirs in zip(fused(picture), model(picture), strict=True):
             assert torch.equal(ours, theirs)
+
+    def test_centerface(self, monkeypatch):
+        def forward(self, x, lateral):  # as networks are written that know no fused op
+            return torch.relu(self.bn(self.conv(x))) + lateral
+
+        monkeypatch.setattr(Upsample, "forward", forward)
+        model = CenterFace.from_onnx()
+        fused = structops.fuse_conv_transpose(model)
+        names = [f"neck.deconv_layers.{i}.conv" for i in range(3)]
+        assert fused.fusion_report.fused == dict.fromkeys(names, (BN, "relu", "+ lateral"))
+        picture = torch.rand(3, 64, 96) * 255
+        for ours, theirs in zip(fused(picture[None]), model(picture[None]), strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+        assert len(fused.detect(picture).boxes) == len(model.detect(picture).boxes)  # its methods are still there

@@ -6,7 +6,9 @@ from structops.ops.box_convert import box_convert, clip_boxes
 from structops.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from structops.ops.box_iou_rotated import box_iou_rotated
 from structops.ops.conv_transpose2d import conv_transpose2d
+from structops.ops.encode_masks import encode_masks, masks_to_rle
 from structops.ops.generate_proposals import generate_proposals
+from structops.ops.heatmaps_to_keypoints import heatmaps_to_keypoints
 from structops.ops.mask_head_predict import mask_head_predict
 from structops.ops.match_boxes import match_boxes
 from structops.ops.matrix_nms import matrix_nms
@@ -40,10 +42,13 @@ __all__ = [
     "default_boxes",
     "distance_box_iou",
     "encode_boxes",
+    "encode_masks",
     "generalized_box_iou",
     "generate_anchors",
     "generate_proposals",
+    "heatmaps_to_keypoints",
     "mask_head_predict",
+    "masks_to_rle",
     "match_boxes",
     "matrix_nms",
     "multiscale_roi_align",

@@ -22,14 +22,35 @@ struct Args {
 struct Walk {
   int tap, tap_step, pixel, pixel_step;
 };
-__device__ __forceinline__ Walk walk(const ConvSteps& s, int64_t out, bool forward) {
-  if (!forward) return {0, 1, int(out * s.stride - s.padding), int(s.dilation)};
-  const int64_t at = out + s.padding, q = at / s.stride, phase = at % s.stride;
-  if (s.dilation == 1) return {int(phase), int(s.stride), int(q), -1};
-  if (phase % s.common != 0) return {int(s.kernel), 1, 0, 0};
-  const int64_t step = s.stride / s.common, tap = phase / s.common * s.inverse % step;
-  return {int(tap), int(step), int(q + (phase - tap * s.dilation) / s.stride), int(-s.dilation / s.common)};
-}
+// Neighbouring outputs one after another, so that they share a division.
+class Walks {
+ public:
+  __device__ __forceinline__ Walks(const ConvSteps& s, int64_t out, bool forward)
+      : s_(s), forward_(forward), q_(out), phase_(0) {
+    if (!forward) return;
+    q_ = (out + s.padding) / s.stride;
+    phase_ = out + s.padding - q_ * s.stride;
+  }
+  __device__ __forceinline__ Walk next() {
+    const Walk found = at();
+    ++(forward_ ? phase_ : q_);
+    if (forward_ && phase_ == s_.stride) phase_ = 0, ++q_;
+    return found;
+  }
+
+ private:
+  __device__ __forceinline__ Walk at() const {
+    if (!forward_) return {0, 1, int(q_ * s_.stride - s_.padding), int(s_.dilation)};
+    if (s_.dilation == 1) return {int(phase_), int(s_.stride), int(q_), -1};
+    if (phase_ % s_.common != 0) return {int(s_.kernel), 1, 0, 0};
+    const int64_t step = s_.stride / s_.common, tap = phase_ / s_.common * s_.inverse % step;
+    return {int(tap), int(step), int(q_ + (phase_ - tap * s_.dilation) / s_.stride), int(-s_.dilation / s_.common)};
+  }
+
+  const ConvSteps& s_;
+  const bool forward_;
+  int64_t q_, phase_;
+};
 
 // body(tap, pixel) for those inside the map
 template <class Body>
@@ -57,9 +78,10 @@ __global__ void __launch_bounds__(256) conv_depthwise_kernel(const Args<T, acc_t
   const int live = kPlanar ? int(a.to.width - x < V ? a.to.width - x : V) : V;
   A sums[V] = {};
   Walk columns[kPlanar ? V : 1];
+  Walks along(s.x, x, s.forward);
 #pragma unroll
-  for (int v = 0; v < (kPlanar ? V : 1); ++v) columns[v] = walk(s.x, x + v, s.forward);
-  each_tap(walk(s.y, y, s.forward), s.y.kernel, a.from.height, [&](int64_t tap_y, int64_t from_y) {
+  for (int v = 0; v < (kPlanar ? V : 1); ++v) columns[v] = along.next();
+  each_tap(Walks(s.y, y, s.forward).next(), s.y.kernel, a.from.height, [&](int64_t tap_y, int64_t from_y) {
     const T* row = plane + from_y * a.from.stride_y;
     const T* weights = weight + tap_y * s.x.kernel * channels;
     if constexpr (kPlanar) {

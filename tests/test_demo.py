@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from structops.cli import _detectors, _networks, _pictures, _request, demo
-from structops.models import CenterFace, Faces, _onnx
+from structops.models import CenterFace, Faces, Texts, _onnx, ppocr
 from structops.models import centerface as module
 
 runner = CliRunner()
@@ -138,6 +138,17 @@ class TestPictures:
         assert drawn.getpixel((50, 60)) == _pictures.BOX
         assert drawn.getpixel((70, 65)) == _pictures.POINT
 
+    def test_annotating_texts(self):
+        image = Image.new("RGB", (200, 120))
+        texts = Texts(
+            torch.tensor([[[50.0, 40], [90, 50], [88, 60], [48, 50]], [[-5, -5], [9, -5], [9, 9], [-5, 9]]]), None
+        )
+        drawn = _pictures.annotate_texts(image, texts)
+        assert image.getcolors() == [(200 * 120, (0, 0, 0))]
+        for place in ((50, 40), (90, 50), (70, 45), (9, 5)):
+            assert drawn.getpixel(place) == _pictures.BOX
+        assert drawn.getpixel((69, 50)) == (0, 0, 0)
+
     def test_names_are_unique_and_pictures_upright(self, tmp_path):
         for folder in ("a", "b"):
             (tmp_path / folder).mkdir()
@@ -205,7 +216,7 @@ def run(*arguments: object):
 
 
 @pytest.fixture
-def small_detectors(monkeypatch):
+def small_networks(monkeypatch):
     """The demo's own path with networks that take a second instead of twenty."""
     build = _detectors.build
 
@@ -218,10 +229,12 @@ def small_detectors(monkeypatch):
 
     monkeypatch.setattr(demo, "build", small)
     monkeypatch.setattr(_detectors, "ROUNDS", 1)
+    monkeypatch.setattr(_networks, "ROUNDS", 1)
+    monkeypatch.setattr(ppocr, "_SHORT_SIDE", 64)
 
 
 class TestCommand:
-    def test_astronaut_and_a_file(self, tmp_path, small_detectors):
+    def test_astronaut_and_a_file(self, tmp_path, small_networks):
         photograph = tmp_path / "empty sea.jpg"
         Image.new("RGB", (64, 48), "navy").save(photograph)
         out = tmp_path / "new" / "folder"
@@ -230,7 +243,11 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert "astronaut (512 x 512): 1 face, score 0.9" in result.output
         assert "empty sea (64 x 48): no face" in result.output
-        assert sorted(p.name for p in out.iterdir()) == ["astronaut-faces.png", "empty sea-faces.png"]
+        assert "empty sea (64 x 48): no line of text" in result.output
+        assert sorted(p.name for p in out.iterdir()) == [
+            f"{name}-{found}.png" for name in ("astronaut", "empty sea") for found in ("faces", "text")
+        ]
+        assert result.output.count("PP-OCRv6 took") == 2
         with Image.open(out / "astronaut-faces.png") as drawn:
             assert drawn.size == (512, 512)
             assert _pictures.BOX in {colour for _, colour in drawn.getcolors(1 << 20)}
@@ -244,6 +261,7 @@ class TestCommand:
             raise AssertionError("bad input must be refused before any computing")
 
         monkeypatch.setattr(demo, "_show_faces", computing)
+        monkeypatch.setattr(demo, "_show_texts", computing)
         monkeypatch.setattr(demo, "build", computing)
 
     def refused(self, *arguments: object) -> str:
@@ -296,7 +314,14 @@ class TestCommand:
         monkeypatch.setattr(_request, "find_spec", lambda name: None if name in ("onnx", "skimage") else name)
         assert "needs onnx and scikit-image: pip install 'structops[demo]'" in self.refused("--out", tmp_path)
 
-    def test_disagreement_is_an_error(self, tmp_path, small_detectors, monkeypatch):
+    def test_disagreement_with_onnxruntime_is_an_error(self, tmp_path, small_networks, monkeypatch):
+        monkeypatch.setattr(demo, "MODELS", ())
+        monkeypatch.setattr(_networks.NetworkCheck, "LIMIT", -1.0)
+        result = run("--out", tmp_path)
+        assert result.exit_code == 1
+        assert "does not agree with onnxruntime" in result.output
+
+    def test_disagreement_is_an_error(self, tmp_path, small_networks, monkeypatch):
         monkeypatch.setattr(demo, "MODELS", ("Faster R-CNN",))
         monkeypatch.setitem(_detectors.Agreement.LIMITS, "scores", -1.0)
         result = run("--out", tmp_path)

@@ -1,4 +1,4 @@
-"""paste_masks beyond the case database: agreement with torchvision to the bit, and the packed form as others read it."""
+"""paste_masks beyond the case database: torchvision's numbers to the bit, and the packed form as others read it."""
 
 from __future__ import annotations
 

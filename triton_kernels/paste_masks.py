@@ -59,11 +59,7 @@ def _fused_by_hand(a, b, c):
 @triton.jit
 def _fused(a, b, c, INTERPRETED: tl.constexpr):
     """a * b + c, rounded once; as structops.reference._fma where the interpreter would not."""
-    if INTERPRETED:
-        found = _fused_by_hand(a, b, c)
-    else:
-        found = tl.fma(a, b, c)
-    return found
+    return _fused_by_hand(a, b, c) if INTERPRETED else tl.fma(a, b, c)
 
 
 @triton.jit
@@ -87,10 +83,8 @@ def _taps(pixel, size, length, like, INTERPRETED: tl.constexpr):
     """The two numbers beside a pixel among ``size``, and their weights, of the type of ``like``."""
     kind = like.dtype
     zero = tl.zeros_like(pixel).to(kind)
-    if kind == tl.float32:  # of which / is an approximation
-        scale = tl.div_rn(size.to(kind), length.to(kind))
-    else:
-        scale = size.to(kind) / length.to(kind)
+    # Of float32, / is an approximation.
+    scale = tl.div_rn(size.to(kind), length.to(kind)) if kind == tl.float32 else size.to(kind) / length.to(kind)
     at = _fused(zero + scale, pixel.to(kind) + 0.5, zero - 0.5, INTERPRETED)
     at = tl.where(at < 0, zero, at)
     low = tl.minimum(at.to(tl.float32).to(tl.int64), size - 1).to(tl.int32)  # the floor is a float's, as torch's

@@ -28,9 +28,7 @@ std::tuple<Tensor, Tensor> encode_masks(const Tensor& masks, std::optional<int64
 
 }  // namespace
 
-STABLE_TORCH_LIBRARY_FRAGMENT(structops, m) {
-  m.def("encode_masks(Tensor masks, SymInt? width) -> (Tensor, Tensor)");
-}
+STABLE_TORCH_LIBRARY_FRAGMENT(structops, m) { m.def("encode_masks(Tensor masks, SymInt? width) -> (Tensor, Tensor)"); }
 
 STABLE_TORCH_LIBRARY_IMPL(structops, CPU, m) { m.impl("encode_masks", TORCH_BOX(&encode_masks)); }
 

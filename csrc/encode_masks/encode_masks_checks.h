@@ -13,8 +13,10 @@ inline EncodeParams check_encode_masks(const Tensor& masks, std::optional<int64_
   STRUCTOPS_CHECK(masks.dim() == 3, op, ": masks must be [K, H, W], got ", masks.dim(), " dimensions");
   const ScalarType type = masks.scalar_type();
   if (width) {
-    STRUCTOPS_CHECK(type == ScalarType::Byte, op, ": masks must be uint8, eight pixels to a byte, where a width is "
-                    "given, got ", torch::headeronly::toString(type));
+    STRUCTOPS_CHECK(type == ScalarType::Byte, op,
+                    ": masks must be uint8, eight pixels to a byte, where a width is "
+                    "given, got ",
+                    torch::headeronly::toString(type));
     STRUCTOPS_CHECK(*width >= 0 && masks.size(2) == (*width + 7) / 8, op, ": width must belong to masks of ",
                     masks.size(2), " bytes a row, got ", *width);
   } else {

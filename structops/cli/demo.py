@@ -143,9 +143,8 @@ def _to_full_size(picture: Picture, pixels: torch.Tensor) -> torch.Tensor:
 
 
 def _print_checks(checks: list[tuple[Picture, NetworkCheck]]) -> None:
-    table = Table(
-        title="Pretrained networks: maps against onnxruntime's; milliseconds, torch → structops", title_justify="left"
-    )
+    title = "Pretrained networks: maps against onnxruntime's; milliseconds, of upsampling torch → structops"
+    table = Table(title=title, title_justify="left")
     for heading in ("picture", "network"):
         table.add_column(heading)
     for heading in ("input", "differ by", "upsampling", "whole"):

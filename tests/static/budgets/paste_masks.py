@@ -1,6 +1,6 @@
 from budgets import Budget
 
-# By kind: values, flags, packed. Blocks of 256: at 72 registers three on a multiprocessor, and nobody waits for a store.
+# By kind: values, flags, packed. Blocks of 256: at 72 registers three on a multiprocessor; nobody waits for a store.
 BUDGETS = {
     "paste_masks_kernel<float, 0>": Budget(64, has="FFMA"),
     "paste_masks_kernel<float, 1>": Budget(72, has="FFMA"),

@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "common/cuda/binding.h"
+#include "conv_transpose2d/conv_packing.h"
 #include "conv_transpose2d/conv_transpose2d_checks.h"
-#include "conv_transpose2d/conv_transpose2d_cuda.h"
 
 namespace structops {
 namespace {
@@ -41,33 +41,51 @@ cuda::ConvShape shape_of(const ConvTransposeParams& p, bool forward) {
           forward};
 }
 
-cuda::ConvMap map_of(const Tensor& t) {
-  return {t.stride(0), t.stride(1), t.stride(2), t.stride(3), t.size(2), t.size(3)};
-}
+bool is_depthwise(const cuda::ConvShape& s) { return s.groups > 1 && s.depth == 1 && s.channels == 1; }
 
 template <class scalar_t>
 using Arithmetic = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
 template <class scalar_t>
 using Epilogue = cuda::ConvEpilogue<cuda::DeviceType<scalar_t>, Arithmetic<scalar_t>>;
 
-// Packs the weights, then the kernel that suits the shape.
+// The weights [kernel_y, kernel_x, padded channels] of a depthwise convolution.
+template <class T>
+Tensor packed_depthwise(const cuda::ConvShape& s, const Tensor& weight, cudaStream_t stream) {
+  const int64_t padded = cuda::padded_depth<T>(s.groups);
+  const Tensor packed = empty({s.y.kernel * s.x.kernel * padded}, weight.scalar_type(), weight);
+  const cuda::ConvPack pack{{1, 0, 0},
+                            {1, 0, 0},
+                            {s.y.kernel, weight.stride(2), s.x.kernel * padded},
+                            {s.x.kernel, weight.stride(3), padded},
+                            s.groups,
+                            weight.stride(0),
+                            padded};
+  STD_CUDA_CHECK(cuda::conv_pack(pack, data<T>(weight), mutable_data<T>(packed), stream));
+  return packed;
+}
+
+int64_t multiprocessors(const Tensor& t) {
+  int count = 0;
+  STD_CUDA_CHECK(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, t.get_device_index()));
+  return count;
+}
+
 template <class scalar_t>
 void convolve(const ConvTransposeParams& p, bool forward, const Tensor& source, const Tensor& weight, const Tensor& out,
               const Epilogue<scalar_t>& epilogue) {
   using T = cuda::DeviceType<scalar_t>;
   const cuda::ConvShape shape = shape_of(p, forward);
   const cudaStream_t stream = cuda::current_stream(source);
-  const int64_t weights = p.kernel_height * p.kernel_width * p.groups * shape.channels;
-  const Tensor packed = empty({weights * cuda::padded_depth<T>(shape.depth)}, source.scalar_type(), source);
-  if (packed.numel() > 0)
-    STD_CUDA_CHECK(cuda::conv_pack(shape, data<T>(weight), weight.size(0) / p.groups * weight.stride(0),
-                                   weight.stride(forward ? 0 : 1), weight.stride(forward ? 1 : 0), weight.stride(2),
-                                   weight.stride(3), mutable_data<T>(packed), stream));
-  const bool depthwise = p.groups > 1 && shape.depth == 1 && shape.channels == 1;
-  const auto launcher =
-      depthwise ? &cuda::conv_depthwise<T, Arithmetic<scalar_t>> : &cuda::conv_gather<T, Arithmetic<scalar_t>>;
-  STD_CUDA_CHECK(launcher(shape, map_of(source), data<T>(source), data<T>(packed), map_of(out), mutable_data<T>(out),
-                          epilogue, stream));
+  if (is_depthwise(shape)) {
+    const Tensor packed = packed_depthwise<T>(shape, weight, stream);
+    STD_CUDA_CHECK(cuda::conv_depthwise(shape, map_of(source), data<T>(source), data<T>(packed), map_of(out),
+                                        mutable_data<T>(out), epilogue, stream));
+  } else {
+    const Tensor packed = packed_weight<T>(shape, weight, stream);
+    const WideMap<T> from(source, p.groups, stream);
+    STD_CUDA_CHECK(cuda::conv_gather(shape, from.map, from.data, data<T>(packed), map_of(out), mutable_data<T>(out),
+                                     epilogue, multiprocessors(source), stream));
+  }
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
@@ -117,15 +135,24 @@ Tensor conv_transpose2d_grad_weight(const Tensor& input, const Tensor& grad, int
                                          memory_format_of(input));
   if (grad_weight.numel() == 0) return grad_weight;
   if (p.batch == 0) return torch::stable::zero_(grad_weight);
-  const int64_t parts = cuda::conv_grad_weight_parts(p.batch * p.height * p.width);
+  const cuda::ConvShape shape = shape_of(p, true);
+  const int64_t parts = cuda::conv_grad_weight_parts(shape, p.batch * p.height * p.width);
   const Tensor partials = empty({parts * grad_weight.numel()}, wide_type(input), input);
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "conv_transpose2d_grad_weight", [&] {
     using T = cuda::DeviceType<scalar_t>;
     using A = Arithmetic<scalar_t>;
-    STD_CUDA_CHECK((cuda::conv_grad_weight<T, A>(
-        shape_of(p, true), map_of(input), data<T>(input), map_of(grad), data<T>(grad), parts, mutable_data<A>(partials),
-        p.in_channels / groups * grad_weight.stride(0), grad_weight.stride(0), grad_weight.stride(1),
-        grad_weight.stride(2), grad_weight.stride(3), mutable_data<T>(grad_weight), cuda::current_stream(input))));
+    const cudaStream_t stream = cuda::current_stream(input);
+    if (is_depthwise(shape)) {
+      STD_CUDA_CHECK(cuda::conv_depthwise_grad_partials(shape, map_of(input), data<T>(input), map_of(grad),
+                                                        data<T>(grad), parts, mutable_data<A>(partials), stream));
+    } else {
+      const WideMap<T> x(input, groups, stream), g(grad, groups, stream);
+      STD_CUDA_CHECK(cuda::conv_grad_weight_partials(shape, x.map, x.data, g.map, g.data, parts,
+                                                     mutable_data<A>(partials), stream));
+    }
+    STD_CUDA_CHECK(cuda::conv_grad_weight_total(
+        shape, data<A>(partials), parts, p.in_channels / groups * grad_weight.stride(0), grad_weight.stride(0),
+        grad_weight.stride(1), grad_weight.stride(2), grad_weight.stride(3), mutable_data<T>(grad_weight), stream));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return grad_weight;

@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "common/cuda/binding.h"
+#include "conv_transpose2d/conv_packing.h"
 #include "mask_head_predict/mask_head_checks.h"
 #include "mask_head_predict/mask_head_predict_cuda.h"
 
@@ -22,21 +23,17 @@ Tensor mask_head_predict(const Tensor& features, const Tensor& deconv_weight, co
   const Tensor class_weight = dense(logits_weight, wide), indices = dense(labels, ScalarType::Long);
   const cuda::ConvSteps steps{2, 2, 0, 1, 1, 1};
   const cuda::ConvShape shape{p.rois, 1, p.channels, p.hidden, steps, steps, true};
-  const cuda::ConvMap from{features.stride(0), features.stride(1), features.stride(2),
-                           features.stride(3), p.height,           p.width};
   STRUCTOPS_DISPATCH_FLOATING(features.scalar_type(), "mask_head_predict", [&] {
     using T = cuda::DeviceType<scalar_t>;
     using A = std::conditional_t<std::is_same_v<scalar_t, double>, double, float>;
     const cudaStream_t stream = cuda::current_stream(features);
-    const Tensor packed = empty({4 * p.hidden * cuda::padded_depth<T>(p.channels)}, features.scalar_type(), features);
-    if (packed.numel() > 0)
-      STD_CUDA_CHECK(cuda::conv_pack(shape, data<T>(deconv_weight), 0, deconv_weight.stride(0), deconv_weight.stride(1),
-                                     deconv_weight.stride(2), deconv_weight.stride(3), mutable_data<T>(packed),
-                                     stream));
+    const Tensor packed = packed_weight<T>(shape, deconv_weight, stream);
+    const WideMap<T> from(features, 1, stream);
     const cuda::MaskLogits<A> logits{data<A>(bias), data<A>(class_weight), data<A>(class_bias), data<int64_t>(indices),
                                      p.classes};
-    STD_CUDA_CHECK((cuda::mask_head_predict<T, A>(shape, from, data<T>(features), data<T>(packed), logits,
-                                                  mutable_data<T>(out), stream)));
+    const cuda::MaskHeadShape sizes{p.rois, p.hidden, cuda::padded_depth<T>(p.channels)};
+    STD_CUDA_CHECK(
+        cuda::mask_head_predict(sizes, from.map, from.data, data<T>(packed), logits, mutable_data<T>(out), stream));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return out;

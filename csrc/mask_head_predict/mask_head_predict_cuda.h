@@ -14,10 +14,13 @@ struct MaskLogits {
   int64_t classes;
 };
 
-// shape: of the transposed convolution, kernel and stride 2, one group; packed as conv_pack makes it;
-// out [rois, 2 height, 2 width].
+struct MaskHeadShape {
+  int64_t rois, hidden, depth;  // depth: of pixels and weights, padded to whole 16 bytes
+};
+
+// features and packed [2][2][hidden][depth] as conv_pack makes them; out [rois, 2 height, 2 width].
 template <class T, class A>
-cudaError_t mask_head_predict(const ConvShape& shape, const ConvMap& from, const T* source, const T* packed,
+cudaError_t mask_head_predict(const MaskHeadShape& shape, const ConvMap& from, const T* features, const T* packed,
                               const MaskLogits<A>& logits, T* out, cudaStream_t stream);
 
 }  // namespace structops::cuda

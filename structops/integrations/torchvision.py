@@ -15,6 +15,9 @@ Some results are knowingly not torchvision's:
 - IoUs of rotated boxes are exact: torchvision's are off by up to 0.4 for nearly parallel boxes, and 1 for a box a
   thousand pixels away that is small enough.
 - An IoU that is no number (a ground truth with a NaN coordinate) matches nothing.
+- A mask whose box lies wholly left of its image or above is nowhere in it, where torchvision fails; one whose box is
+  thousands of images large takes no more memory than any other. On GPUs a pasted mask is what it is on the CPU, to the
+  bit; torchvision's differs between the two in its last.
 - Of equal logits the best are those with the lower index, where torchvision takes any; a logit that is NaN, which
   torchvision takes first and then drops, is the last of its level.
 """

@@ -6,7 +6,9 @@ from structops.ops.box_convert import box_convert, clip_boxes
 from structops.ops.box_iou import box_iou, complete_box_iou, distance_box_iou, generalized_box_iou
 from structops.ops.box_iou_rotated import box_iou_rotated
 from structops.ops.conv_transpose2d import conv_transpose2d
+from structops.ops.encode_masks import encode_masks, masks_to_rle
 from structops.ops.generate_proposals import generate_proposals
+from structops.ops.heatmaps_to_keypoints import heatmaps_to_keypoints
 from structops.ops.mask_head_predict import mask_head_predict
 from structops.ops.match_boxes import match_boxes
 from structops.ops.matrix_nms import matrix_nms
@@ -15,6 +17,7 @@ from structops.ops.nms import batched_nms, nms
 from structops.ops.nms_1d import nms_1d
 from structops.ops.nms_padded import nms_padded
 from structops.ops.nms_rotated import batched_nms_rotated, nms_rotated
+from structops.ops.paste_masks import paste_masks
 from structops.ops.ps_roi_align import ps_roi_align
 from structops.ops.ps_roi_pool import ps_roi_pool
 from structops.ops.roi_align import roi_align
@@ -39,10 +42,13 @@ __all__ = [
     "default_boxes",
     "distance_box_iou",
     "encode_boxes",
+    "encode_masks",
     "generalized_box_iou",
     "generate_anchors",
     "generate_proposals",
+    "heatmaps_to_keypoints",
     "mask_head_predict",
+    "masks_to_rle",
     "match_boxes",
     "matrix_nms",
     "multiscale_roi_align",
@@ -50,6 +56,7 @@ __all__ = [
     "nms_1d",
     "nms_padded",
     "nms_rotated",
+    "paste_masks",
     "ps_roi_align",
     "ps_roi_pool",
     "roi_align",

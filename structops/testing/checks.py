@@ -341,4 +341,6 @@ def _difference(a: torch.Tensor, b: torch.Tensor) -> str:
 
 
 def _poison(dtype: torch.dtype) -> float | int:
+    if dtype == torch.bool:
+        return True
     return float("nan") if dtype.is_floating_point else torch.iinfo(dtype).max

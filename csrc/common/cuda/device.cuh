@@ -155,19 +155,6 @@ __device__ __forceinline__ Pack<T, V> load_pack(const void* at) {
   }
   return pack;
 }
-// 16 bytes at once; at must be aligned to them. An assignment of a pack that was computed value by value is compiled to
-// four stores.
-template <class T, int V>
-__device__ __forceinline__ void store_pack(T* at, const Pack<T, V>& pack) {
-  uint4 words;
-  static_assert(sizeof(pack) == sizeof(words));
-  memcpy(&words, &pack, sizeof(words));
-#ifdef STRUCTOPS_CUDA_ON_CPU
-  *reinterpret_cast<uint4*>(at) = words;
-#else
-  __stcg(reinterpret_cast<uint4*>(at), words);
-#endif
-}
 template <class T>
 constexpr int kPack = 16 / int(sizeof(T));
 

@@ -14,6 +14,7 @@ namespace structops::cuda::ptx {
 using cuda_on_cpu::ptx::cp_async16;
 using cuda_on_cpu::ptx::cp_async_commit;
 using cuda_on_cpu::ptx::cp_async_wait;
+using cuda_on_cpu::ptx::ldmatrix_x4;
 using cuda_on_cpu::ptx::mma_m16n8k16;
 #else
 // Copies 16 bytes (both addresses aligned to them) from global to shared memory while the thread goes on; zeros where
@@ -28,6 +29,24 @@ __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commi
 template <int kPending>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// Four 8 x 8 matrices of halves from shared memory, by one warp: lane l gives the address of row l % 8 (16 bytes,
+// aligned) of matrix l / 8, and gets of matrix i the pair of row l / 4, columns l % 4 * 2 and the next; of the
+// transposed matrix if kTransposed.
+template <bool kTransposed>
+__device__ __forceinline__ void ldmatrix_x4(unsigned (&d)[4], const void* row) {
+  const unsigned from = static_cast<unsigned>(__cvta_generic_to_shared(row));
+  if constexpr (kTransposed)
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                 : "r"(from)
+                 : "memory");
+  else
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(d[0]), "=r"(d[1]), "=r"(d[2]), "=r"(d[3])
+                 : "r"(from)
+                 : "memory");
 }
 
 // d [16 x 8] += a [16 x 16] b [16 x 8], of one warp, on tensor cores; T is __half or __nv_bfloat16. With g = lane / 4

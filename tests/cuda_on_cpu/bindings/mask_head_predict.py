@@ -8,7 +8,7 @@ from structops.testing import Case
 from structops.testing.cases.mask_head_predict import arguments
 
 from ..emulator import Emulator, poisoned
-from .conv_transpose2d import conv_map, pack, shape_of, suffix
+from .conv_transpose2d import packed_weight, padded_depth, shape_of, suffix, wide_map
 
 # Depths that 16-byte copies take, more than one tile of hidden channels, pixels of several RoIs in a tile.
 EXTRA = {"mask_head_predict": (Case("two-tiles", lambda g: arguments(g, 3, 72, 80, 4, (7, 7))),)}
@@ -27,8 +27,9 @@ def mask_head_predict(
     )
     two = [2, 2]
     shape = shape_of(rois, 1, channels, deconv_weight.shape[1], two, two, [0, 0], [1, 1], True)
-    packed = pack(emulator, features, deconv_weight, shape, 1, True)
+    packed = packed_weight(emulator, deconv_weight, shape, True)
     logits = (bias, weight, class_bias, labels.long().contiguous(), logits_weight.shape[0])
+    sizes = (rois, deconv_weight.shape[1], padded_depth(channels, features))
     name = f"mask_head_predict_{suffix(features)}"
-    emulator.launch(name, *shape, *conv_map(features), features, packed, *logits, out)
+    emulator.launch(name, *sizes, *wide_map(emulator, features, 1), packed, *logits, out)
     return out

@@ -39,6 +39,31 @@ void cp_async_wait() {
                   });
 }
 
+// ldmatrix.sync.aligned.m8n8.x4[.trans].shared.b16. Every lane reads the row that it names, and then they exchange.
+template <bool kTransposed>
+void ldmatrix_x4(unsigned (&d)[4], const void* row, Site site = Site::here()) {
+  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) kernel_error("misaligned ldmatrix", site);
+  struct Payload {
+    std::uint32_t words[4];
+    unsigned* d;
+  } payload{{}, d};
+  for (int i = 0; i < 4; ++i) payload.words[i] = static_cast<const std::uint32_t*>(row)[i];
+  const Combine combine = [](void** payloads, std::uint32_t present, int) {
+    if (present != 0xffffffffu) kernel_error("ldmatrix by an incomplete warp", Site::here());
+    const auto half = [&](int matrix, int of_row, int column) {
+      const auto* p = static_cast<const Payload*>(payloads[matrix * 8 + of_row]);
+      return p->words[column / 2] >> (column % 2 * 16) & 0xffffu;
+    };
+    for (int lane = 0; lane < 32; ++lane)
+      for (int i = 0; i < 4; ++i) {
+        const int a = lane / 4, b = lane % 4 * 2;
+        static_cast<Payload*>(payloads[lane])->d[i] =
+            kTransposed ? half(i, b, a) | half(i, b + 1, a) << 16 : half(i, a, b) | half(i, a, b + 1) << 16;
+      }
+  };
+  warp_collective(0xffffffffu, WarpOp::matrix, kTransposed ? 1 : 2, &payload, combine, site);
+}
+
 inline float element(__half_raw raw) { return __half2float(__half(raw)); }
 inline float element(__nv_bfloat16_raw raw) { return __bfloat162float(__nv_bfloat16(raw)); }
 

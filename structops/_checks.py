@@ -6,6 +6,7 @@ They use ``torch._check`` so that symbolic sizes become run-time assertions unde
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -29,6 +30,26 @@ def floating(op: str, name: str, tensor: torch.Tensor) -> None:
 
 def integer(op: str, name: str, tensor: torch.Tensor) -> None:
     require(tensor.dtype in INTEGER, lambda: f"{op}: {name} must be an integer tensor, got {tensor.dtype}")
+
+
+def tensor(op: str, name: str, value: object, advice: str = "") -> None:
+    """What is no tensor would be refused by the dispatcher, with the whole schema for a message."""
+    require(
+        isinstance(value, torch.Tensor),
+        lambda: f"{op}: {name} must be a tensor, got {type(value).__name__}{advice}",
+    )
+
+
+def image_sizes(op: str, name: str, sizes: Any, device: torch.device) -> torch.Tensor:
+    """``[B, 2]`` (height, width), from that or from pairs."""
+    if isinstance(sizes, torch.Tensor):
+        return sizes
+    pairs = list(sizes) if isinstance(sizes, list | tuple) else [sizes]
+    require(
+        all(isinstance(pair, list | tuple | torch.Size) and len(pair) == 2 for pair in pairs),
+        lambda: f"{op}: {name} must be [B, 2], or a pair (height, width) for each image, got {sizes}",
+    )
+    return torch.tensor([list(pair) for pair in pairs], device=device).view(-1, 2)
 
 
 def same_device(op: str, name: str, tensor: torch.Tensor, other_name: str, other: torch.Tensor) -> None:

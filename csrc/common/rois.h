@@ -14,7 +14,7 @@ inline void check_rois(const char* op, const Tensor& features, const char* featu
                   features.dim(), " dimensions");
   check_floating(op, features_name, features);
   STRUCTOPS_CHECK(rois.dim() == 2 && rois.size(1) == columns, op, ": boxes must be [K, ", columns, "] ", meaning,
-                  ", got ", rois.dim(), " dimensions", rois.dim() == 2 ? " with a wrong second size" : "");
+                  ", got ", shape_text(rois));
   STRUCTOPS_CHECK(is_floating(rois.scalar_type()), op, ": boxes must be floating point, got ",
                   torch::headeronly::toString(rois.scalar_type()));
   STRUCTOPS_CHECK(rois.device() == features.device(), op, ": boxes must be on the same device as ", features_name);

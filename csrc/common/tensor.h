@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "common/check.h"
@@ -47,6 +48,13 @@ inline ScalarType wide_type(std::initializer_list<ScalarType> types) {
 template <class... Tensors>
 ScalarType wide_type(const Tensor& first, const Tensors&... others) {
   return wide_type({first.scalar_type(), others.scalar_type()...});
+}
+
+// "[2, 3]", for messages.
+inline std::string shape_text(const Tensor& t) {
+  std::string text = "[";
+  for (int64_t d = 0; d < t.dim(); ++d) text += (d ? ", " : "") + std::to_string(t.size(d));
+  return text + "]";
 }
 
 inline Tensor empty(torch::headeronly::IntHeaderOnlyArrayRef size, ScalarType type, const Tensor& like) {

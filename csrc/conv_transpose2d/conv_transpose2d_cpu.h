@@ -1,14 +1,8 @@
 // The CPU launchers of the transposed convolution. Maps are dense, NCHW (planar) or NHWC; all of one layout.
 #pragma once
-#include <type_traits>
-
-#include "conv_transpose2d/conv_gemm.h"
-#include "conv_transpose2d/conv_plan.h"
+#include "conv_transpose2d/conv_engine_cpu.h"
 
 namespace structops::cpu {
-
-template <class S>
-using Arithmetic = std::conditional_t<std::is_same_v<S, double>, double, float>;
 
 // out [batch, out_channels, out_height, out_width]
 template <class S>

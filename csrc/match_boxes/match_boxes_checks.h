@@ -29,7 +29,7 @@ inline void check_match_boxes(const Tensor& gt, const Tensor& anchors, double hi
   STRUCTOPS_CHECK(gt.dim() == 3 && valid->dim() == 1 && valid->size(0) == gt.size(0), op,
                   ": valid must be [B] and go with gt [B, M, 4], got ", valid->dim(), " dimensions for gt of ",
                   gt.dim());
-  STRUCTOPS_CHECK(is_integer(valid->scalar_type()), op, ": valid must be of an integer type, got ",
+  STRUCTOPS_CHECK(is_integer(valid->scalar_type()), op, ": valid must be an integer tensor, got ",
                   torch::headeronly::toString(valid->scalar_type()));
   STRUCTOPS_CHECK(valid->device() == gt.device(), op, ": valid must be on the same device as gt");
 }

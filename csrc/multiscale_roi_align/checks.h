@@ -19,7 +19,7 @@ inline void check_pyramid(const char* op, const Tensor& rois, const std::vector<
                   ": scales must go from the finest map to the coarsest (or levels be given), got ", scales.front(),
                   " to ", scales.back());
   const auto check_integer = [&](const char* name, const Tensor& tensor) {
-    STRUCTOPS_CHECK(is_integer(tensor.scalar_type()), op, ": ", name, " must be of an integer type, got ",
+    STRUCTOPS_CHECK(is_integer(tensor.scalar_type()), op, ": ", name, " must be an integer tensor, got ",
                     torch::headeronly::toString(tensor.scalar_type()));
     STRUCTOPS_CHECK(tensor.device() == rois.device(), op, ": ", name, " must be on the same device as boxes");
   };

@@ -35,7 +35,7 @@ inline void check_scores_and_classes(const char* op, const Tensor& boxes, const 
 inline void check_nms(const char* op, const Tensor& boxes, const Tensor& scores, const Tensor* idxs,
                       double iou_threshold) {
   STRUCTOPS_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, op, ": boxes must be [N, 4] (x1, y1, x2, y2), got ",
-                  boxes.dim(), " dimensions", boxes.dim() == 2 ? " with a wrong second size" : "");
+                  shape_text(boxes));
   check_floating(op, "boxes", boxes);
   check_scores_and_classes(op, boxes, scores, idxs, iou_threshold);
 }

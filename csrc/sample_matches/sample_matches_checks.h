@@ -12,7 +12,7 @@ inline void check_sample_matches(const Tensor& matches, int64_t num_samples, dou
   constexpr const char* op = "sample_matches";
   STRUCTOPS_CHECK(matches.dim() == 1 || matches.dim() == 2, op, ": matches must be [N] or [B, N], got ", matches.dim(),
                   " dimensions");
-  STRUCTOPS_CHECK(is_integer(matches.scalar_type()), op, ": matches must be of an integer type, got ",
+  STRUCTOPS_CHECK(is_integer(matches.scalar_type()), op, ": matches must be an integer tensor, got ",
                   torch::headeronly::toString(matches.scalar_type()));
   STRUCTOPS_CHECK(matches.size(-1) <= std::numeric_limits<int32_t>::max(), op, ": at most 2^31 - 1 anchors an image");
   STRUCTOPS_CHECK(num_samples > 0 && num_samples <= kMaxSamples, op, ": num_samples must be 1 to ", kMaxSamples,

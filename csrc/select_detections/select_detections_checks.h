@@ -66,8 +66,8 @@ inline void check_detections(const DetectionArguments& a) {
     return true;
   };
   const auto check = [&](const char* name, const Tensor& t, bool shaped, const char* shape) {
-    STRUCTOPS_CHECK(shaped, op, ": ", name, " must be ", shape, " for class_scores [B, R, C], got ", t.dim(),
-                    " dimensions for [", images, ", ", rows, ", ", classes, "]");
+    STRUCTOPS_CHECK(shaped, op, ": ", name, " must be ", shape, " for class_scores [B, R, C], got ", shape_text(t),
+                    " for ", shape_text(scores));
     STRUCTOPS_CHECK(t.device() == scores.device(), op, ": ", name, " must be on the same device as class_scores");
   };
   check("box_deltas", a.box_deltas,
@@ -84,7 +84,7 @@ inline void check_detections(const DetectionArguments& a) {
                   ": image_sizes must be of an integer or floating type, got ", torch::headeronly::toString(size_type));
   if (a.valid) {
     check("valid", *a.valid, is(*a.valid, {images}), "[B]");
-    STRUCTOPS_CHECK(is_integer(a.valid->scalar_type()), op, ": valid must be of an integer type, got ",
+    STRUCTOPS_CHECK(is_integer(a.valid->scalar_type()), op, ": valid must be an integer tensor, got ",
                     torch::headeronly::toString(a.valid->scalar_type()));
   }
   if (a.centerness) {

@@ -93,9 +93,9 @@ def stopwatch(device: str) -> Iterator[dict[str, float]]:
     def timed(part: str, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @functools.wraps(function)
         def run(*args, **kwargs):
-            start = _now(device)
+            start = now(device)
             result = function(*args, **kwargs)
-            seconds[part] += _now(device) - start
+            seconds[part] += now(device) - start
             return result
 
         return run
@@ -111,7 +111,7 @@ def stopwatch(device: str) -> Iterator[dict[str, float]]:
     seconds["proposals"] -= seconds.pop("RPN head")
 
 
-def _now(device: str) -> float:
+def now(device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
@@ -119,9 +119,9 @@ def _now(device: str) -> float:
 
 def _run(model: nn.Module, picture: Tensor, device: str) -> tuple[Detections, dict[str, float]]:
     with torch.inference_mode(), stopwatch(device) as seconds:
-        start = _now(device)
+        start = now(device)
         detections = model([picture])[0]
-        whole = _now(device) - start
+        whole = now(device) - start
     return detections, {**seconds, "whole": whole}
 
 

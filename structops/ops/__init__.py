@@ -8,6 +8,7 @@ from structops.ops.box_iou_rotated import box_iou_rotated
 from structops.ops.conv_transpose2d import conv_transpose2d
 from structops.ops.encode_masks import encode_masks, masks_to_rle
 from structops.ops.generate_proposals import generate_proposals
+from structops.ops.heatmaps_to_keypoints import heatmaps_to_keypoints
 from structops.ops.mask_head_predict import mask_head_predict
 from structops.ops.match_boxes import match_boxes
 from structops.ops.matrix_nms import matrix_nms
@@ -45,6 +46,7 @@ __all__ = [
     "generalized_box_iou",
     "generate_anchors",
     "generate_proposals",
+    "heatmaps_to_keypoints",
     "mask_head_predict",
     "masks_to_rle",
     "match_boxes",

@@ -50,7 +50,7 @@ def decode_boxes(
         weights: of deltas: each is divided by its own.
         bbox_xform_clip: largest logarithm of a size, of deltas and cells; larger ones count as that.
         normalize_by_size: distances are in units of the anchor's size, and otherwise in pixels.
-        stride: the side of a cell, in pixels.
+        stride: the side of a cell, in pixels: a number, so one level a call.
 
     Returns:
         (x1, y1, x2, y2) in the anchors' unit: ``[..., 4]`` as the deltas, or ``[..., C, 4]``. Of the wider type of the
@@ -64,7 +64,8 @@ def decode_boxes(
     """
     number = _coding("decode_boxes", coding, normalize_by_size)
     _check_operands("decode_boxes", "deltas", deltas, anchors, classes=True)
-    options = (number, _four("decode_boxes", weights), float(bbox_xform_clip), float(stride))
+    clip, side = _number("decode_boxes", "bbox_xform_clip", bbox_xform_clip), _number("decode_boxes", "stride", stride)
+    options = (number, _four("decode_boxes", weights), clip, side)
     shape = deltas.shape
     if shape[-1] != 4:
         shape = torch.Size((*shape[:-1], shape[-1] // 4, 4))
@@ -100,11 +101,12 @@ def encode_boxes(
         RuntimeError: for a wrong shape, dtype or device, or an unknown coding.
 
     Note:
-        float32 and float64 codes agree with torchvision's ``BoxCoder`` and ``BoxLinearCoder`` to the bit.
+        float32 and float64 codes agree with torchvision's ``BoxCoder.encode(boxes, anchors)`` and
+        ``BoxLinearCoder.encode(anchors, boxes)`` to the bit.
     """
     number = _coding("encode_boxes", coding, normalize_by_size)
     _check_operands("encode_boxes", "boxes", boxes, anchors, classes=False)
-    options = (number, _four("encode_boxes", weights), float(stride))
+    options = (number, _four("encode_boxes", weights), _number("encode_boxes", "stride", stride))
     return _encode_boxes(*_rows("encode_boxes", "boxes", boxes, anchors), *options).reshape(boxes.shape)
 
 
@@ -117,8 +119,19 @@ def _coding(op: str, coding: str, normalize_by_size: bool) -> int:
 
 
 def _four(op: str, weights: Sequence[float]) -> list[float]:
-    require(len(weights) == 4, lambda: f"{op}: weights must be four numbers, got {len(weights)}")
+    require(
+        isinstance(weights, list | tuple) and len(weights) == 4,
+        lambda: f"{op}: weights must be four numbers, got {weights}",
+    )
     return [float(w) for w in weights]
+
+
+def _number(op: str, name: str, value: float) -> float:
+    require(
+        isinstance(value, int | float | torch.SymFloat | torch.SymInt),
+        lambda: f"{op}: {name} must be a number, got {type(value).__name__}",
+    )
+    return float(value)
 
 
 def _check_operands(op: str, name: str, coded: torch.Tensor, anchors: torch.Tensor, classes: bool) -> None:

@@ -60,7 +60,8 @@ def clip_boxes(boxes: torch.Tensor, size: Sequence[float] | torch.Tensor) -> tor
 
     Args:
         boxes: ``[..., 4]`` (x1, y1, x2, y2) in pixels; float16, bfloat16, float32 or float64.
-        size: (height, width) of the image; or a tensor ``[B, 2]`` of those of each image, for boxes ``[B, N, 4]``.
+        size: (height, width) of the image; or those of each image, for boxes ``[B, N, 4]``: a tensor ``[B, 2]``, or
+            pairs.
 
     Returns:
         ``[..., 4]`` of the same type; a NaN stays. Differentiable: no gradient reaches a coordinate that was moved.
@@ -73,6 +74,8 @@ def clip_boxes(boxes: torch.Tensor, size: Sequence[float] | torch.Tensor) -> tor
     """
     _check("clip_boxes", boxes)
     wide = boxes.to(torch.promote_types(boxes.dtype, torch.float32))  # autocast refuses to join halves on a CPU
+    if not isinstance(size, torch.Tensor) and any(isinstance(side, list | tuple) for side in size):
+        size = _checks.image_sizes("clip_boxes", "size", size, boxes.device)
     if isinstance(size, torch.Tensor):
         batch = boxes.shape[:-2]
         require(

@@ -48,11 +48,13 @@ def conv_transpose2d(
             channels_last.
         weight: ``[Cin, Cout / groups, kernel height, kernel width]``, of the input's type.
         bias: ``[Cout]``.
-        stride, padding, output_padding, dilation: one number, or (height, width), as
-            :func:`torch.nn.functional.conv_transpose2d` takes them: padding pixels are cut off every side of the
-            output, output_padding are added below and on the right.
+        stride: output pixels from one input pixel's kernel to the next; like all steps one number, or (height, width).
+        padding: pixels cut off every side of the output.
+        output_padding: pixels added below and on the right, fewer than stride or dilation.
         groups: channels are convolved in so many groups by themselves; Cin of them: depthwise.
-        scale, shift: ``[Cout]``, a batch norm with its statistics folded in; left out: 1 and 0.
+        dilation: output pixels from one tap of the kernel to the next.
+        scale: ``[Cout]``, of a batch norm with its statistics folded in.
+        shift: ``[Cout]``, of the same.
         activation: ``"none"``, ``"relu"``, ``"leaky_relu"``, ``"gelu"`` (with erf), ``"silu"`` or ``"sigmoid"``.
         negative_slope: of the leaky ReLU.
         residual: of the output's shape and the input's type: a skip connection.
@@ -110,12 +112,15 @@ def _pair(name: str, value: int | Sequence[int]) -> list[int]:
     return pair * 2 if len(pair) == 1 else pair
 
 
-def _autocast(kind: str, tensor: torch.Tensor) -> torch.Tensor:
-    """In the type of autocast, where that is on; float64 is never lowered."""
+def lowered(kind: str, dtype: torch.dtype) -> torch.dtype:
+    """The type that autocast makes of ``dtype``, where it is on; float64 is never lowered."""
     if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
-        return tensor
-    lower = torch.get_autocast_dtype(kind)
-    return tensor.to(lower) if tensor.dtype in (torch.float16, torch.bfloat16, torch.float32) else tensor
+        return dtype
+    return torch.get_autocast_dtype(kind) if dtype in (torch.float16, torch.bfloat16, torch.float32) else dtype
+
+
+def _autocast(kind: str, tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to(lowered(kind, tensor.dtype))
 
 
 # Checks; csrc/conv_transpose2d/conv_transpose2d_checks.h has the same.
@@ -154,14 +159,14 @@ def _check_weight(op: str, weight, first, name: str, groups) -> None:
     require(channels % groups == 0, lambda: f"{op}: groups must divide the {channels} input channels, got {groups}")
 
 
-def _extent(size, kernel, stride, padding, dilation):
+def extent(size, kernel, stride, padding, dilation):
     """Outputs along one axis before output_padding."""
     return (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1
 
 
 def _output_size(input, weight, stride, padding, output_padding, dilation):
     axes = zip(input.shape[2:], weight.shape[2:], stride, padding, dilation, output_padding, strict=True)
-    return [_extent(*axis) + extra for *axis, extra in axes]
+    return [extent(*axis) + extra for *axis, extra in axes]
 
 
 def _check(
@@ -218,7 +223,7 @@ def _check_sizes(op: str, size, out, kernel, stride, padding, dilation) -> None:
     for n, m, k, s, p, d in zip(size, out, kernel, stride, padding, dilation, strict=True):
         message = f"{op}: grad must have the size of the output for that input, kernel and stride, got {m} for an input"
         message = f"{message} of {n}"
-        extra = m - _extent(n, k, s, p, d)
+        extra = m - extent(n, k, s, p, d)
         for holds in (n >= 1, extra >= 0, extra < max(s, d)):
             require(holds, lambda message=message: message)  # type: ignore[misc]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ def generate_proposals(
     image_sizes: torch.Tensor | Sequence[Sequence[int]],
     anchors: Sequence[torch.Tensor] | None,
     *,
-    strides: Sequence[Sequence[int]] | None = None,
+    strides: Sequence[int | Sequence[int]] | None = None,
     pre_nms_top_n: int = 1000,
     post_nms_top_n: int = 1000,
     nms_thresh: float = 0.7,
@@ -50,7 +51,7 @@ def generate_proposals(
         anchors: for each level ``[Hl * Wl * A, 4]`` (x1, y1, x2, y2) in pixels of the image, in the order
             (y, x, anchor), any floating type; with ``strides`` those of the cell (0, 0), ``[A, 4]``. ``None``: the
             deltas are not deltas but boxes.
-        strides: (y, x) distance of a level's cells, in whole pixels of the image.
+        strides: distance of a level's cells, in whole pixels of the image: a number, or (y, x).
         pre_nms_top_n: how many of each level and image go into NMS; 0 or more. A GPU takes more than 2048 with a sort
             of the whole level.
         post_nms_top_n: how many of each image are returned; 0 or more.
@@ -78,24 +79,20 @@ def generate_proposals(
             lambda name=name: f"{NAME}: {name} must be a list of tensors, one per level",  # type: ignore[misc]
         )
     require(len(objectness) > 0, lambda: f"{NAME}: objectness must be 1 to {MAX_LEVELS} maps, got 0")
-    require(
-        strides is None or all(len(pair) == 2 for pair in strides),
-        lambda: f"{NAME}: strides must be a pair (y, x) for each level, got {strides}",
-    )
-    if not isinstance(image_sizes, torch.Tensor):
-        pairs = [list(size) for size in image_sizes]
+    steps: list[Any] = [[pair, pair] if isinstance(pair, int) else pair for pair in strides or ()]
+    if strides is not None:
         require(
-            all(len(pair) == 2 for pair in pairs),
-            lambda: f"{NAME}: image_sizes must be [B, 2] (height, width) or such pairs, got {pairs}",
+            all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in steps),
+            lambda: f"{NAME}: strides must be a number or a pair (y, x) for each level, got {strides}",
         )
-        image_sizes = torch.tensor(pairs, device=objectness[0].device).view(-1, 2)
+    image_sizes = _checks.image_sizes(NAME, "image_sizes", image_sizes, objectness[0].device)
     with torch.no_grad():
         return _generate_proposals(
             list(objectness),
             list(deltas),
             image_sizes,
             [] if anchors is None else list(anchors),
-            [] if strides is None else [n for pair in strides for n in pair],
+            [n for pair in steps for n in pair],
             pre_nms_top_n,
             post_nms_top_n,
             float(nms_thresh),

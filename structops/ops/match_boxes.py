@@ -49,10 +49,10 @@ def match_boxes(
     Raises:
         RuntimeError: for a wrong rank, dtype, device or size, or thresholds in the wrong order.
     """
-    require(
-        valid is None or isinstance(valid, torch.Tensor),
-        lambda: f"match_boxes: valid must be a tensor, got {type(valid).__name__}",
-    )
+    _checks.tensor("match_boxes", "gt", gt, "; several images go in one [B, M, 4], padded, with valid=")
+    _checks.tensor("match_boxes", "anchors", anchors)
+    if valid is not None:
+        _checks.tensor("match_boxes", "valid", valid)
     return _match_boxes(gt, anchors, high_threshold, low_threshold, allow_low_quality_matches, valid)
 
 
@@ -96,7 +96,7 @@ def _check(gt, anchors, high_threshold, low_threshold, allow_low_quality_matches
         valid.shape[0] == gt.shape[0],
         lambda: f"{op}: valid must be [B] and go with gt [B, M, 4], got {list(valid.shape)} for {list(gt.shape)}",
     )
-    require(valid.dtype in _checks.INTEGER, lambda: f"{op}: valid must be of an integer type, got {valid.dtype}")
+    _checks.integer(op, "valid", valid)
     _checks.same_device(op, "valid", valid, "gt", gt)
 
 

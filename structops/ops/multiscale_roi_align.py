@@ -170,7 +170,7 @@ def _in_range(op: str, name: str, tensor: torch.Tensor | None, most: int, accept
 
 
 def _integer(op: str, name: str, tensor: torch.Tensor, rois: torch.Tensor) -> None:
-    require(tensor.dtype in _checks.INTEGER, lambda: f"{op}: {name} must be of an integer type, got {tensor.dtype}")
+    require(tensor.dtype in _checks.INTEGER, lambda: f"{op}: {name} must be an integer tensor, got {tensor.dtype}")
     _checks.same_device(op, name, tensor, "boxes", rois)
 
 

@@ -10,6 +10,7 @@ from structops._checks import require
 from structops.ops.nms import check_iou_threshold
 
 NAME = "nms_padded"
+MOST = 2**31  # results of an image, far beyond any use: a slip of the keyboard should not be an allocator's affair
 
 
 def nms_padded(
@@ -43,11 +44,21 @@ def nms_padded(
 
     Returns:
         ``(indices, counts)``: int64 ``[B, max_output]`` indices into the N boxes of each image by falling score, ties
-        by the lower index, filled up with -1; int64 ``[B]`` how many of them are indices.
+        by the lower index, filled up with -1; int64 ``[B]`` how many of them are indices. Use the first ``counts``
+        only, ``boxes[i, indices[i, : counts[i]]]``, or a mask: -1 as an index is the last box.
 
     Raises:
         RuntimeError: for a wrong rank, dtype, device or size, a negative ``iou_threshold`` or ``max_output``.
     """
+    _checks.tensor(NAME, "boxes", boxes)
+    _checks.tensor(NAME, "scores", scores)
+    for name, optional in (("idxs", idxs), ("valid", valid)):
+        if optional is not None:
+            _checks.tensor(NAME, name, optional)
+    require(
+        isinstance(max_output, int | torch.SymInt) and 0 <= max_output < MOST,
+        lambda: f"{NAME}: max_output must be a whole number from 0 to {MOST - 1}, got {max_output}",
+    )
     return _nms_padded(boxes, scores, idxs, valid, iou_threshold, max_output, score_threshold)
 
 

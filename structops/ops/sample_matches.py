@@ -38,8 +38,8 @@ def sample_matches(
     Returns:
         ``(positives, negatives, counts)``, int64: indices of the anchors, ``[P]`` and ``[num_samples]`` (``[B, P]`` and
         ``[B, num_samples]``), in random order, so that the first few are a sample too, and then -1; and how many
-        indices there are, ``[2]`` (``[B, 2]``). Too few positive anchors are made up for by negative ones; too few
-        negative ones are not.
+        indices there are, ``[2]`` (``[B, 2]``). -1 as an index is the last anchor: use ``positives[: counts[0]]``. Too
+        few positive anchors are made up for by negative ones; too few negative ones are not.
 
     Raises:
         RuntimeError: for a wrong rank, dtype or device, or a number out of range.
@@ -58,7 +58,7 @@ def _check(matches, num_samples, positive_fraction, seed) -> None:
     require(matches.dim() in (1, 2), lambda: f"{op}: matches must be [N] or [B, N], got {list(matches.shape)}")
     require(
         matches.dtype in _checks.INTEGER,
-        lambda: f"{op}: matches must be of an integer type, got {matches.dtype}",
+        lambda: f"{op}: matches must be an integer tensor, got {matches.dtype}",
     )
     require(
         0 < num_samples <= MAX_SAMPLES,

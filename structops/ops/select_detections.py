@@ -115,9 +115,7 @@ def select_detections(
     else:
         require(valid is None, lambda: f"{op}: valid goes with padded proposals, not with a list")
         class_scores, box_deltas, boxes, valid = _padded(class_scores, box_deltas, proposals)
-    if not isinstance(image_sizes, torch.Tensor):
-        sizes = [list(size) for size in image_sizes]
-        image_sizes = torch.tensor(sizes, device=class_scores.device).view(len(sizes), -1)
+    image_sizes = _checks.image_sizes(op, "image_sizes", image_sizes, class_scores.device)
     if centerness is not None and centerness.dim() == 3:
         centerness = centerness.squeeze(2)
     return _select_detections(
@@ -230,7 +228,7 @@ def _check(
         lambda: f"{op}: image_sizes must be of an integer or floating type, got {image_sizes.dtype}",
     )
     if valid is not None:
-        require(valid.dtype in _checks.INTEGER, lambda: f"{op}: valid must be of an integer type, got {valid.dtype}")
+        require(valid.dtype in _checks.INTEGER, lambda: f"{op}: valid must be an integer tensor, got {valid.dtype}")
     if centerness is not None:
         _checks.floating(op, "centerness", centerness)
         require(sigmoid, lambda: f"{op}: centerness goes with sigmoid scores")

@@ -55,6 +55,11 @@ def sigmoid_focal_loss(
     op = "sigmoid_focal_loss"
     if reduction not in REDUCTIONS:
         raise ValueError(f"{op}: reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
+    for name, value in (("alpha", alpha), ("gamma", gamma)):
+        require(
+            isinstance(value, int | float | torch.SymInt | torch.SymFloat),
+            lambda name=name, value=value: f"{op}: {name} must be a number, got {type(value).__name__}",  # type: ignore[misc]
+        )
     options = (float(alpha), float(gamma), REDUCTIONS[reduction])
     _check_tensors(op, inputs, targets)
     classes = not targets.is_floating_point()

@@ -50,8 +50,8 @@ def soft_nms(
     Returns:
         ``(indices, scores, count)``: int64 ``[max_output]`` indices in the order in which boxes were taken, equal
         scores by the lower index; ``[max_output]`` the scores they were taken with, which fall, float32 (float64 where
-        boxes or scores are); int64 ``[]`` how many were taken. After those, -1 and 0. A box with a NaN coordinate
-        overlaps nothing.
+        boxes or scores are); int64 ``[]`` how many were taken. After those, -1 and 0: use ``boxes[indices[:count]]``,
+        since -1 as an index is the last box. A box with a NaN coordinate overlaps nothing.
 
     Raises:
         RuntimeError: for a wrong rank, dtype, device or length, a negative threshold or ``max_output``, a ``sigma``

@@ -173,6 +173,7 @@ INSTRUCTIONS = (
     "gemm_mma",
     "gemm_mma_without_wait",
     "gemm_wmma",
+    "matrix_loads",
     "half_arithmetic_float16",
     "half_arithmetic_bfloat16",
 )
@@ -238,6 +239,16 @@ def test_matrix_product(harness, flavour, kernel, m, n, k):
         c = poisoned(m, n, like=a, dtype=torch.float32)
         emulator.launch(kernel, a, b, c, m, n, k)
         torch.testing.assert_close(c, a.float() @ b.float().T, atol=1e-4, rtol=1e-4)
+
+
+@flavours
+def test_matrix_loads(harness, flavour):
+    x = torch.arange(256.0).half().reshape(4, 8, 8)
+    for emulator in every_order(harness[flavour]):
+        out = poisoned(2, 4, 32, like=x, dtype=torch.int32)
+        emulator.launch("matrix_loads", x, out)
+        found = out.view(torch.float16).reshape(2, 4, 8, 8)  # row lane / 4, columns lane % 4 * 2 and the next
+        assert torch.equal(found, torch.stack([x, x.mT]))
 
 
 def test_forgotten_wait_for_an_async_copy_shows(harness):

@@ -123,7 +123,7 @@ class TestApplying:
 
     @pytest.mark.parametrize("function", [structops.patch, structops.unpatch])
     def test_unknown_library(self, function):
-        with pytest.raises(ValueError, match="'detectron' is not supported; torchvision is"):
+        with pytest.raises(ValueError, match="'detectron' is not supported; torch and torchvision are"):
             function("detectron")
         with pytest.raises(ValueError, match=r"as a decorator: @structops\.\w+\(\)"):
             function(lambda: None)

@@ -106,7 +106,7 @@ def test_nothing_in_local_memory(kernels, name):
 
 @pytest.mark.parametrize("name", [n for n in KERNELS if BUDGETS[n].wide_loads])
 def test_vector_paths_load_16_bytes(kernels, name):
-    wide = [i for i in kernels[name].sass if re.match(r"LDG\.E\.\S*128", i)]
+    wide = [i for i in kernels[name].sass if re.match(r"LDG(STS)?\.E\.\S*128", i)]
     assert len(wide) >= BUDGETS[name].wide_loads
 
 

@@ -63,7 +63,10 @@ def _(g):
 @CASES.add("far", "hostile")  # logits past what exp can hold
 def _(g):
     found = arguments(g, 4, 3, 4, 4)
-    return found | {"logits_bias": torch.tensor([1000.0, -1000.0, INF, -INF]), "labels": torch.arange(4)}
+    return found | {
+        "logits_bias": torch.tensor([1000.0, -1000.0, INF, -INF], dtype=torch.float64),
+        "labels": torch.arange(4),
+    }
 
 
 def _refused(**changes: object):

@@ -210,7 +210,7 @@ ERRORS = tuple(
         ("valid-rank", {"valid": torch.zeros(2, 1, dtype=torch.int64)}, r"valid must be \[B\]"),
         ("valid-length", {"valid": torch.zeros(3, dtype=torch.int64)}, r"valid must be \[B\]"),
         ("valid-unbatched", {"gt": torch.rand(3, 4), "valid": torch.tensor([3])}, r"valid must be \[B\] and go with"),
-        ("valid-float", {"valid": torch.zeros(2)}, r"valid must be of an integer type"),
+        ("valid-float", {"valid": torch.zeros(2)}, r"valid must be an integer tensor"),
         ("valid-device", {"valid": torch.zeros(2, dtype=torch.int64, device="meta")}, r"valid must be on the same dev"),
     )
 )

@@ -336,11 +336,11 @@ ERRORS = (
     ErrorCase("canonical-scale-inf", _refused(canonical_scale=INF), r"canonical_scale must be positive and finite"),
     ErrorCase("sampling-huge", _refused(sampling_ratio=2**40), r"sampling_ratio must be at most 65536"),
     ErrorCase("levels-length", _refused(levels=torch.tensor([0, 1])), r"levels must be \[K\]"),
-    ErrorCase("levels-float", _refused(levels=torch.tensor([0.0])), r"levels must be of an integer type"),
+    ErrorCase("levels-float", _refused(levels=torch.tensor([0.0])), r"levels must be an integer tensor"),
     ErrorCase("levels-large", _refused(levels=torch.tensor([2])), r"levels\[0\] is 2, but must be in \[0, 2\)", "cpu"),
     ErrorCase("levels-negative", _refused(levels=torch.tensor([-1])), r"levels\[0\] is -1", "cpu"),
     ErrorCase("valid-unpadded", _refused(valid=torch.tensor([1])), r"valid goes with padded boxes"),
-    ErrorCase("valid-float", _refused(boxes=PADDED, valid=torch.ones(2)), r"valid must be of an integer type"),
+    ErrorCase("valid-float", _refused(boxes=PADDED, valid=torch.ones(2)), r"valid must be an integer tensor"),
     ErrorCase("valid-rank", _refused(boxes=PADDED, valid=torch.ones(2, 3).int()), r"valid must be \[B\]"),
     ErrorCase("valid-length", _refused(boxes=PADDED, valid=torch.ones(4).int()), r"valid must hold one count"),
     ErrorCase(

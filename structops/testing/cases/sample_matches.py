@@ -72,8 +72,8 @@ ERRORS = tuple(
     ErrorCase(name, _refused(**changes), match)
     for name, changes, match in (
         ("matches-rank", {"matches": torch.zeros(1, 2, 3, dtype=torch.int64)}, r"matches must be \[N\] or \[B, N\]"),
-        ("matches-float", {"matches": torch.zeros(5)}, r"matches must be of an integer type"),
-        ("matches-bool", {"matches": torch.zeros(5, dtype=torch.bool)}, r"matches must be of an integer type"),
+        ("matches-float", {"matches": torch.zeros(5)}, r"matches must be an integer tensor"),
+        ("matches-bool", {"matches": torch.zeros(5, dtype=torch.bool)}, r"matches must be an integer tensor"),
         ("num_samples-zero", {"num_samples": 0}, r"num_samples must be 1 to 2048, got 0"),
         ("num_samples-many", {"num_samples": 2049}, r"num_samples must be 1 to 2048, got 2049"),
         ("positive_fraction-negative", {"positive_fraction": -0.1}, r"positive_fraction must be 0 to 1"),

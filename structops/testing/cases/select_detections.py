@@ -170,7 +170,7 @@ _ERRORS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("image_sizes-shape", {"image_sizes": torch.ones(1, 2)}, r"image_sizes must be \[B, 2\]"),
     ("image_sizes-bool", {"image_sizes": torch.ones(2, 2, dtype=torch.bool)}, r"image_sizes must be of an integer or"),
     ("valid-shape", {"valid": torch.ones(3, dtype=torch.int64)}, r"valid must be \[B\]"),
-    ("valid-float", {"valid": torch.ones(2)}, r"valid must be of an integer type"),
+    ("valid-float", {"valid": torch.ones(2)}, r"valid must be an integer tensor"),
     ("centerness-shape", {"centerness": torch.rand(2, 4)}, r"centerness must be \[B, R\]"),
     ("centerness-softmax", {"centerness": torch.rand(2, 5)}, r"centerness goes with sigmoid"),
     ("levels-sum", {"levels": (3, 3)}, r"levels must be sizes that add up to R"),

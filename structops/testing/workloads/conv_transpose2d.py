@@ -70,8 +70,10 @@ def cost(s: Shape, itemsize: int, kind: str) -> Cost:
     return Cost(elements * itemsize, flops)
 
 
-def make(s: Shape, dtype: torch.dtype, layout: str, kind: str, name: str, device: torch.device) -> Trial:
-    """Draws ``s``. The peer is torch, eager, in the same layout, with torch's own operations after it."""
+def make(
+    s: Shape, dtype: torch.dtype, layout: str, kind: str, compiled: bool, name: str, device: torch.device
+) -> Trial:
+    """Draws ``s``. The peer is torch in the same layout, with torch's own operations after it; eager or compiled."""
     draw = generator(name)
     form = torch.channels_last if layout == "channels_last" else torch.contiguous_format
 
@@ -102,8 +104,10 @@ def make(s: Shape, dtype: torch.dtype, layout: str, kind: str, name: str, device
     def ours() -> torch.Tensor:
         return ops.conv_transpose2d(x, weight, groups=s.groups, **fused, **options, **after)
 
+    composed = torch.compile(torch_composed) if compiled else torch_composed
+
     def theirs() -> torch.Tensor:
-        return torch_composed(x, peer_weight, **fused, **options, **after)
+        return composed(x, peer_weight, **fused, **options, **after)
 
     def step(forward) -> tuple[torch.Tensor, ...]:
         return torch.autograd.grad(forward(), [x, weight], incoming)
@@ -134,7 +138,7 @@ def make(s: Shape, dtype: torch.dtype, layout: str, kind: str, name: str, device
                 distance, allowed = (error.abs().max() / size.abs().max()).item(), 4 * TOLERANCE[dtype]
             assert distance <= allowed, f"conv_transpose2d differs from torch's by {distance:.2e} of the largest"
 
-    peer_name = "torch, dense" if s.groups > 1 else "torch"
+    peer_name = ("torch.compile" if compiled else "torch") + (", dense" if s.groups > 1 else "")
     costs = cost(s, dtype.itemsize, kind)
     return Trial(run, peer, peer_name, check, lambda _: costs)
 
@@ -161,12 +165,15 @@ def _defined(x, weight, fused, s: Shape, options, after) -> torch.Tensor:
     )
 
 
-def _workload(s: Shape, dtype: torch.dtype, layout: str, kind: str = "forward", **rest) -> Workload:
+def _workload(
+    s: Shape, dtype: torch.dtype, layout: str, kind: str = "forward", compiled: bool = False, **rest
+) -> Workload:
     short = {"contiguous": "NCHW", "channels_last": "NHWC"}[layout]
-    words = [s.title, "step" if kind == "backward" else "", short, SHORT[dtype]]
+    against = "against compiled" if compiled else ""
+    words = [s.title, "step" if kind == "backward" else "", against, short, SHORT[dtype]]
     name = "-".join(word for word in words if word).lower().replace(" ", "-")
     title = f"{' '.join(word for word in words[:-1] if word)}, {SHORT[dtype]}"
-    draw = functools.partial(make, s, dtype, layout, kind, f"conv_transpose2d-{name}")
+    draw = functools.partial(make, s, dtype, layout, kind, compiled, f"conv_transpose2d-{name}")
     return Workload("conv_transpose2d", name, title, kind, dtype, draw, **rest)
 
 
@@ -176,6 +183,9 @@ def _all() -> tuple[Workload, ...]:
         for layout in ("contiguous", "channels_last"):
             found.append(_workload(s, torch.float32, layout, quick=True))
             found.append(_workload(s, torch.bfloat16, layout, quick=s is MASK_HEAD and layout == "channels_last"))
+            if s is not UNET_DEEP:
+                found.append(_workload(s, torch.float32, layout, compiled=True))
+    found.append(_workload(MASK_HEAD, torch.bfloat16, "channels_last", compiled=True))
     for s in (MASK_HEAD, POSE):
         found.append(_workload(s, torch.float32, "channels_last", "backward"))
     return tuple(found)

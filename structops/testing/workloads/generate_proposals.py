@@ -131,7 +131,8 @@ def _workload(
     half = "" if dtype == torch.float32 else f"-{str(dtype)[6:]}"
     layout = "-channels_last" if channels_last else ""
     name = f"{'sweep-' if kind == 'sweep' else ''}{images}x800x1333{half}{layout}"
-    title = f"{images} x 800 x 1333{half.replace('-', ' ')}{layout.replace('-', ', ')}"
+    sweep = "sweep, " if kind == "sweep" else ""
+    title = f"{sweep}{images} x 800 x 1333{half.replace('-', ' ')}{layout.replace('-', ', ')}"
     draw = functools.partial(make, images, dtype, channels_last, f"generate_proposals-{name}")
     return Workload("generate_proposals", name, title, kind, dtype, draw, **rest)
 

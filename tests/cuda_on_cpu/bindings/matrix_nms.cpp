@@ -1,6 +1,5 @@
-#include "matrix_nms/matrix_nms_cuda.h"
-
 #include "launchers.h"
+#include "matrix_nms/matrix_nms_cuda.h"
 
 using namespace structops::cuda;
 

@@ -1,6 +1,5 @@
-#include "soft_nms/soft_nms_cuda.h"
-
 #include "launchers.h"
+#include "soft_nms/soft_nms_cuda.h"
 
 using namespace structops::cuda;
 

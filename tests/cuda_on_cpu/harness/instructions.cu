@@ -115,6 +115,19 @@ __global__ void gemm_wmma(const __half* a, const __half* b, float* c, int m, int
   store_matrix_sync(c + static_cast<size_t>(row) * n + column, sum, n, mem_row_major);
 }
 
+// x [4, 8, 8], out [2, 4, 32] pairs of halves: what each lane gets of four matrices and of their transposed.
+__global__ void matrix_loads(const __half* x, unsigned* out) {
+  __shared__ __align__(16) __half rows[32][8];
+  const int lane = static_cast<int>(threadIdx.x);
+  for (int i = 0; i < 8; ++i) rows[lane][i] = x[lane * 8 + i];
+  __syncwarp();
+  unsigned got[4];
+  ptx::ldmatrix_x4<false>(got, rows[lane]);
+  for (int i = 0; i < 4; ++i) out[i * 32 + lane] = got[i];
+  ptx::ldmatrix_x4<true>(got, rows[lane]);
+  for (int i = 0; i < 4; ++i) out[(4 + i) * 32 + lane] = got[i];
+}
+
 // a, b [n]; out [5, n]
 template <class T>
 __global__ void half_arithmetic(const T* a, const T* b, T* out, int n) {
@@ -135,6 +148,9 @@ cudaError_t run_mma(const __half* a, const __half* b, float* c, int m, int n, in
 cudaError_t run_wmma(const __half* a, const __half* b, float* c, int m, int n, int k) {
   return launch(gemm_wmma, dim3(n / 16, m / 16), dim3(32), 0, nullptr, a, b, c, m, n, k);
 }
+cudaError_t run_matrix_loads(const __half* x, unsigned* out) {
+  return launch(matrix_loads, dim3(1), dim3(32), 0, nullptr, x, out);
+}
 cudaError_t run_warp(const int* x, int* out) { return launch(warp_functions, dim3(1), dim3(32), 0, nullptr, x, out); }
 cudaError_t run_large(const int* x, int* out) {
   return launch(large_block, dim3(1), dim3(32, 8, 4), 0, nullptr, x, out);
@@ -151,5 +167,6 @@ EMULATE(large_block, run_large)
 EMULATE(gemm_mma, run_mma<true>)
 EMULATE(gemm_mma_without_wait, run_mma<false>)
 EMULATE(gemm_wmma, run_wmma)
+EMULATE(matrix_loads, run_matrix_loads)
 EMULATE(half_arithmetic_float16, run_half<__half>)
 EMULATE(half_arithmetic_bfloat16, run_half<__nv_bfloat16>)

@@ -1,0 +1,160 @@
+"""What :func:`structops.fuse_conv_transpose` sees of a model: which operations follow a module in a ``forward``, found
+by torch.fx, and a ``forward`` written anew where functions among them go.
+
+One module's ``forward`` is traced at a time, with its children as black boxes, so that a model need not be traceable as
+a whole; plain ``nn.Sequential`` children are looked into.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import operator
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any
+
+from torch import fx, nn
+
+# What a trace would answer once and for all, or lose: types, gradients and the like of what is given.
+_UNTRACEABLE = {"hasattr", "is_grad_enabled", "is_tensor", "isinstance", "random"}
+_UNTRACEABLE |= {"autocast", "checkpoint", "enable_grad", "inference_mode", "no_grad", "set_grad_enabled"}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def hooked(module: nn.Module) -> bool:
+    return any(getattr(module, name, None) for name in _HOOKS) or "forward" in vars(module)
+
+
+def is_sequence(module: nn.Module) -> bool:
+    """Whether calling it is calling its children one after the other."""
+    return type(module).forward is nn.Sequential.forward and not hooked(module)
+
+
+class _Proxy(fx.Proxy):
+    """Keeps ``x += y`` what it is; torch.fx would read ``x = x + y``, and whoever else holds x would notice."""
+
+
+def _in_place(function: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
+
+
+_IN_PLACE = ["add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift"]
+for _name in _IN_PLACE:
+    setattr(_Proxy, f"__i{_name}__", _in_place(getattr(operator, f"__i{_name}__")))
+
+
+class _Tracer(fx.Tracer):
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not is_sequence(m)
+
+
+def _trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph | None:
+    before = dict(vars(module))
+    try:
+        graph = _Tracer().trace(module, given)
+    except Exception:  # what somebody's code raises when it is shown proxies can be anything
+        graph = None
+    # Tensors made on the way are left on the module as constants, and some modules remember what they were given.
+    if vars(module).keys() != before.keys() or any(vars(module)[name] is not value for name, value in before.items()):
+        vars(module).clear()
+        vars(module).update(before)
+        return None
+    return graph
+
+
+def graphs(module: nn.Module) -> list[fx.Graph]:
+    """The graphs of ``module.forward``: none where it cannot be traced; two where it has arguments that may be left
+    out, because it may do something else then: with all given, and with none of those."""
+    forward = getattr(type(module).forward, "__func__", type(module).forward)
+    code = getattr(forward, "__code__", None)
+    if code is None or hasattr(forward, "__wrapped__") or "forward" in vars(module):
+        return []
+    if not isinstance(module, fx.GraphModule) and _UNTRACEABLE & set(code.co_names):
+        return []
+    parameters = list(inspect.signature(forward).parameters.values())[1:]
+    optional = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    traced = [_trace(module), *([_trace(module, optional)] if optional else [])]
+    return [graph for graph in traced if graph is not None] if all(graph is not None for graph in traced) else []
+
+
+def calls(graph: fx.Graph) -> Iterator[tuple[str, fx.Node]]:
+    for node in graph.nodes:
+        if node.op == "call_module":
+            yield str(node.target), node
+
+
+def only_user(node: fx.Node) -> fx.Node | None:
+    """The one operation that reads the result of ``node``, once."""
+    if len(node.users) != 1:
+        return None
+    user = next(iter(node.users))
+    reads: list[fx.Node] = []
+    fx.node.map_arg((user.args, user.kwargs), reads.append)
+    return user if user.op != "output" and reads.count(node) == 1 else None
+
+
+def may_write(node: fx.Node, called: nn.Module | None, watched: set[fx.Node]) -> bool:
+    """Whether an operation, or the module that it calls, may change one of the ``watched`` tensors."""
+    if called is not None:
+        if any(getattr(m, "inplace", False) for m in called.modules()):
+            return True
+        return not type(called).__module__.startswith("torch.nn.") and bool(watched & set(node.all_input_nodes))
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    in_place = name.endswith("_") and not name.endswith("__")
+    operator = getattr(node.target, "__module__", "") == "_operator" and name.startswith("i") and name != "index"
+    return in_place or operator or name in ("setitem", "__setitem__") or bool({"inplace", "out"} & node.kwargs.keys())
+
+
+# A module whose forward is written anew keeps its class, as a subclass made for the purpose: what else it is and does
+# stays. torch.fx.GraphModule would lose its methods and attributes.
+
+
+class _Rewritten:
+    """Mixin of those classes; an object finds its way through pickle and deepcopy as base, source and names."""
+
+    _source: str
+    _names: dict[str, Any]
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        own = type(self)
+        names = {k: _Module(v.__name__) if isinstance(v, ModuleType) else v for k, v in own._names.items()}
+        state = self.__getstate__() if hasattr(self, "__getstate__") else self.__dict__  # Python 3.10 has none
+        return _restored, (own.__bases__[1], own._source, names), state
+
+
+class _Module(str):
+    """The name of a Python module, which cannot be pickled."""
+
+
+def _restored(base: type, source: str, names: dict[str, Any]) -> Any:
+    found = {k: importlib.import_module(v) if isinstance(v, _Module) else v for k, v in names.items()}
+    own = _subclass(base, source, found)
+    return object.__new__(own)
+
+
+def _subclass(base: type, source: str, names: dict[str, Any]) -> type:
+    namespace = dict(names)
+    exec(compile(source, f"<{base.__name__}.forward, fused>", "exec"), namespace)
+    body = {"forward": namespace["forward"], "_source": source, "_names": names, "__doc__": base.__doc__}
+    body.update({"__module__": base.__module__, "__qualname__": base.__qualname__})
+    return type(base.__name__, (_Rewritten, base), body)
+
+
+def rewrite(module: nn.Module, graph: fx.Graph) -> None:
+    """Let ``graph`` be what ``module`` does from now on."""
+    graph.lint()
+    if isinstance(module, fx.GraphModule):
+        module.graph = graph
+        return
+    code = graph.python_code("self")
+    base = type(module).__bases__[1] if isinstance(module, _Rewritten) else type(module)
+    module.__class__ = _subclass(base, code.src, code.globals)
+
+
+def replace(model: nn.Module, name: str, new: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, new)

@@ -54,11 +54,7 @@ def masks_to_rle(masks: torch.Tensor, *, width: int | None = None) -> list[dict[
     text, offsets = encode_masks(masks, width=width)
     every, ends = memoryview(text.cpu().numpy()), offsets.tolist()
     size = [int(masks.shape[1]), int(masks.shape[2] if width is None else width)]
-<<<<<<< HEAD
-    return [{"size": list(size), "counts": every[a:b]} for a, b in itertools.pairwise(ends)]
-=======
     return [{"size": list(size), "counts": bytes(every[a:b])} for a, b in itertools.pairwise(ends)]
->>>>>>> paste
 
 
 def _check(masks, width) -> None:

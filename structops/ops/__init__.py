@@ -9,6 +9,7 @@ from structops.ops.conv_transpose2d import conv_transpose2d
 from structops.ops.generate_proposals import generate_proposals
 from structops.ops.heatmaps_to_keypoints import heatmaps_to_keypoints
 from structops.ops.mask_head_predict import mask_head_predict
+from structops.ops.mask_targets import mask_targets
 from structops.ops.match_boxes import match_boxes
 from structops.ops.matrix_nms import matrix_nms
 from structops.ops.multiscale_roi_align import multiscale_roi_align
@@ -45,6 +46,7 @@ __all__ = [
     "generate_proposals",
     "heatmaps_to_keypoints",
     "mask_head_predict",
+    "mask_targets",
     "match_boxes",
     "matrix_nms",
     "multiscale_roi_align",

@@ -10,11 +10,11 @@
 namespace structops::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 128;
 
 // A block for each box.
 template <class S, class T>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, 4)
     mask_targets_kernel(const MaskTargetSizes sizes, const S* __restrict__ masks, const T* __restrict__ boxes,
                         const int64_t* __restrict__ matched, T* __restrict__ targets) {
   const int64_t k = blockIdx.x;

@@ -63,9 +63,7 @@ def check_target_boxes(op: str, boxes, matched, rows, columns, count) -> None:
         bad = (matched < 0) | (matched >= count)
         require(
             not bool(bad.any()),
-            lambda: (
-                f"{op}: matched[{int(bad.nonzero()[0])}] is {matched[bad][0].item()}, but must be in [0, {count})"
-            ),
+            lambda: f"{op}: matched[{int(bad.nonzero()[0])}] is {matched[bad][0].item()}, but must be in [0, {count})",
         )
 
 

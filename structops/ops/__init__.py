@@ -9,7 +9,8 @@ from structops.ops.conv_transpose2d import conv_transpose2d
 from structops.ops.generate_proposals import generate_proposals
 from structops.ops.heatmaps_to_keypoints import heatmaps_to_keypoints
 from structops.ops.mask_head_predict import mask_head_predict
-from structops.ops.mask_targets import mask_targets
+from structops.ops.mask_targets import mask_targets, polygon_mask_targets
+from structops.ops.mask_targets import polygon_tensors as polygon_tensors
 from structops.ops.match_boxes import match_boxes
 from structops.ops.matrix_nms import matrix_nms
 from structops.ops.multiscale_roi_align import multiscale_roi_align
@@ -54,6 +55,7 @@ __all__ = [
     "nms_1d",
     "nms_padded",
     "nms_rotated",
+    "polygon_mask_targets",
     "ps_roi_align",
     "ps_roi_pool",
     "roi_align",

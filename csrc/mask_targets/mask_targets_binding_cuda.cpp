@@ -23,8 +23,28 @@ Tensor mask_targets(const Tensor& gt_masks, const Tensor& boxes, const Tensor& m
   return t.targets;
 }
 
+Tensor polygon_mask_targets(const Tensor& points, const Tensor& rings, const Tensor& objects, const Tensor& boxes,
+                            const Tensor& matched, int64_t rows, int64_t columns) {
+  check_polygon_mask_targets(points, rings, objects, boxes, matched, rows, columns);
+  const DeviceGuard guard(boxes.get_device_index());
+  const PolygonTargetTensors t(points, rings, objects, boxes, matched, rows, columns);
+  const int64_t count = boxes.size(0);
+  STRUCTOPS_CHECK(count <= std::numeric_limits<int>::max(), "polygon_mask_targets: at most 2^31 - 1 boxes");
+  const auto run = [&]<class T>(T) {
+    STD_CUDA_CHECK(cuda::polygon_mask_targets(t.polygons, data<double>(t.boxes), data<int64_t>(t.matched), count,
+                                              static_cast<int>(rows), static_cast<int>(columns),
+                                              mutable_data<T>(t.targets), cuda::current_stream(boxes)));
+  };
+  t.type == ScalarType::Double ? run(double()) : run(float());
+  STD_CUDA_KERNEL_LAUNCH_CHECK();
+  return t.targets;
+}
+
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(structops, CUDA, m) { m.impl("mask_targets", TORCH_BOX(&mask_targets)); }
+STABLE_TORCH_LIBRARY_IMPL(structops, CUDA, m) {
+  m.impl("mask_targets", TORCH_BOX(&mask_targets));
+  m.impl("polygon_mask_targets", TORCH_BOX(&polygon_mask_targets));
+}
 
 }  // namespace structops

@@ -1,5 +1,7 @@
 // What both bindings of mask_targets check and allocate. In Python: structops/ops/mask_targets.py.
 #pragma once
+#include <utility>
+
 #include "common/rois.h"
 #include "mask_targets/mask_targets.h"
 
@@ -64,6 +66,50 @@ struct MaskTargetTensors {
     else
       bytes ? run(data<uint8_t>(masks), float()) : run(data<float>(masks), float());
   }
+};
+
+inline void check_polygon_mask_targets(const Tensor& points, const Tensor& rings, const Tensor& objects,
+                                       const Tensor& boxes, const Tensor& matched, int64_t rows, int64_t columns) {
+  constexpr const char* op = "polygon_mask_targets";
+  STRUCTOPS_CHECK(points.dim() == 2 && points.size(1) == 2, op, ": points must be [V, 2] (x, y)");
+  check_floating(op, "points", points);
+  for (const auto& [name, offsets] : {std::pair{"rings", &rings}, std::pair{"objects", &objects}}) {
+    STRUCTOPS_CHECK(offsets->dim() == 1 && offsets->size(0) > 0, op, ": ", name, " must be offsets, at least one");
+    STRUCTOPS_CHECK(is_integer(offsets->scalar_type()), op, ": ", name, " must be an integer tensor, got ",
+                    torch::headeronly::toString(offsets->scalar_type()));
+    STRUCTOPS_CHECK(offsets->device() == points.device(), op, ": ", name, " must be on the same device as points");
+  }
+  check_target_boxes(op, boxes, matched, rows, columns);
+  STRUCTOPS_CHECK(boxes.device() == points.device(), op, ": boxes must be on the same device as points");
+}
+
+// CPU: offsets of int64 rise from 0 or more to no more than count.
+inline void check_offsets(const char* name, const Tensor& offsets, int64_t count) {
+  const auto* at = data<int64_t>(offsets);
+  for (int64_t i = 0; i < offsets.size(0); ++i)
+    STRUCTOPS_CHECK(at[i] >= (i == 0 ? 0 : at[i - 1]) && at[i] <= count, "polygon_mask_targets: ", name,
+                    " must rise from 0 to no more than ", count, ", got ", at[i], " at ", i);
+}
+
+// Arguments as the kernels take them, and the output.
+struct PolygonTargetTensors {
+  ScalarType type;                // of targets
+  Tensor points, rings, objects;  // [V, 2] double, [R + 1], [G + 1]
+  Tensor boxes, matched;          // [K, 4] double, [K]
+  Tensor targets;                 // [K, rows, columns]
+  Polygons polygons;
+
+  PolygonTargetTensors(const Tensor& points_, const Tensor& rings_, const Tensor& objects_, const Tensor& boxes_,
+                       const Tensor& matched_, int64_t rows, int64_t columns)
+      : type(wide_type(points_, boxes_)),
+        points(dense(points_, ScalarType::Double)),
+        rings(dense(rings_, ScalarType::Long)),
+        objects(dense(objects_, ScalarType::Long)),
+        boxes(dense(boxes_, ScalarType::Double)),
+        matched(dense(matched_, ScalarType::Long)),
+        targets(empty({boxes_.size(0), rows, columns}, type, boxes_)),
+        polygons{data<double>(points), data<int64_t>(rings), data<int64_t>(objects),
+                 points.size(0),       rings.size(0) - 1,    objects.size(0) - 1} {}
 };
 
 }  // namespace structops

@@ -66,3 +66,40 @@ void targets_of_boxes(const MaskTargetSizes& sizes, const S* masks, const T* box
     }
   }
 }
+
+// From polygons: a row of pixels at a time, in which each edge that the row crosses toggles the pixels left of it.
+template <class T>
+void polygon_targets_of_boxes(const Polygons& polygons, const double* boxes, const int64_t* matched, int rows,
+                              int columns, T* targets, ItemQueue& queue) {
+  std::vector<double> centres(columns);
+  std::vector<uint8_t> odd(columns), inside(columns);
+  for (int64_t k, end; queue.take(k, end);) {
+    T* target = targets + k * rows * columns;
+    const double* box = boxes + 4 * k;
+    const TargetAxis x(box[0], box[2], columns), y(box[1], box[3], rows);
+    if (!x.finite() || !y.finite()) {
+      std::fill_n(target, int64_t(rows) * columns, std::numeric_limits<T>::quiet_NaN());
+      continue;
+    }
+    for (int q = 0; q < columns; ++q) centres[q] = x.centre(q);
+    for (int p = 0; p < rows; ++p, target += columns) {
+      const double line = y.centre(p);
+      std::fill(inside.begin(), inside.end(), uint8_t(0));
+      for (int64_t r = polygons.object(matched[k]); r < polygons.object(matched[k] + 1); ++r) {
+        const int64_t first = polygons.ring(r), last = polygons.ring(r + 1);
+        bool met = false;
+        for (int64_t v = first; v < last; ++v) {
+          const double* a = polygons.points + 2 * v;
+          const double* b = polygons.points + 2 * (v + 1 < last ? v + 1 : first);
+          if (!edge_crosses(a, b, line)) continue;
+          if (!met) std::fill(odd.begin(), odd.end(), uint8_t(0));
+          met = true;
+          const double crossing = edge_crossing(a, b, line);
+          for (int q = 0; q < columns; ++q) odd[q] ^= uint8_t(centres[q] < crossing);
+        }
+        for (int q = 0; met && q < columns; ++q) inside[q] |= odd[q];
+      }
+      for (int q = 0; q < columns; ++q) target[q] = inside[q];
+    }
+  }
+}

@@ -46,7 +46,48 @@ __global__ void __launch_bounds__(kThreads, 4)
   }
 }
 
+// A block for each box, a thread for each pixel of its target: all read the same edge at a time.
+template <class T>
+__global__ void __launch_bounds__(kThreads, 4)
+    polygon_mask_targets_kernel(const Polygons polygons, const double* __restrict__ boxes,
+                                const int64_t* __restrict__ matched, int rows, int columns, T* __restrict__ targets) {
+  const int64_t k = blockIdx.x;
+  const int count = rows * columns;
+  const double* box = boxes + 4 * k;
+  const int64_t index = matched[k];
+  const TargetAxis x(box[0], box[2], columns), y(box[1], box[3], rows);
+  const bool valid = x.finite() && y.finite() && index >= 0 && index < polygons.object_count;
+  const int64_t first_ring = valid ? polygons.object(index) : 0, last_ring = valid ? polygons.object(index + 1) : 0;
+  for (int i = int(threadIdx.x); i < count; i += kThreads) {
+    const double column = x.centre(i % columns), line = y.centre(i / columns);
+    bool inside = false;
+    for (int64_t r = first_ring; r < last_ring; ++r) {
+      const int64_t first = polygons.ring(r), last = polygons.ring(r + 1);
+      bool odd = false;
+      for (int64_t v = first; v < last; ++v) {
+        const double* a = polygons.points + 2 * v;
+        const double* b = polygons.points + 2 * (v + 1 < last ? v + 1 : first);
+        if (edge_crosses(a, b, line)) odd ^= column < edge_crossing(a, b, line);
+      }
+      inside |= odd;
+    }
+    targets[k * count + i] = valid ? T(inside) : std::numeric_limits<T>::quiet_NaN();
+  }
+}
+
 }  // namespace
+
+template <class T>
+cudaError_t polygon_mask_targets(const Polygons& polygons, const double* boxes, const int64_t* matched, int64_t count,
+                                 int rows, int columns, T* targets, cudaStream_t stream) {
+  return launch(polygon_mask_targets_kernel<T>, dim3(unsigned(count)), dim3(kThreads), 0, stream, polygons, boxes,
+                matched, rows, columns, targets);
+}
+
+template cudaError_t polygon_mask_targets<float>(const Polygons&, const double*, const int64_t*, int64_t, int, int,
+                                                 float*, cudaStream_t);
+template cudaError_t polygon_mask_targets<double>(const Polygons&, const double*, const int64_t*, int64_t, int, int,
+                                                  double*, cudaStream_t);
 
 template <class S, class T>
 cudaError_t mask_targets(const MaskTargetSizes& sizes, const S* masks, const T* boxes, const int64_t* matched,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from structops.ops import mask_targets
+from structops.ops import mask_targets, polygon_mask_targets
 from structops.testing.cases._draw import INF, NAN, CaseList, boxes, features, tensor
 from structops.testing.spec import Arguments, ErrorCase, OpSpec
 
@@ -124,7 +124,121 @@ ERRORS = (
     ErrorCase("size-three", _refused(size=(3, 3, 3)), r"output_size must be an int or a pair"),
 )
 
+POLYGONS = CaseList()
+
+
+def outlines(
+    g: torch.Generator, rings: list[int], points: int, height: float, width: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """``(points, rings, objects)``: stars of as many points, as many of them an object as ``rings`` says."""
+    count = sum(rings)
+    angle = torch.arange(points).double() / points * 6.283185307179586
+    radius = 0.05 + 0.35 * torch.rand(count, points, generator=g, dtype=torch.float64)
+    centre = torch.rand(count, 1, 2, generator=g, dtype=torch.float64)
+    star = centre + torch.stack([angle.cos(), angle.sin()], -1) * radius[..., None]
+    found = (star * torch.tensor([width, height])).view(-1, 2)
+    objects = torch.tensor([0, *rings]).cumsum(0)
+    return found, torch.arange(count + 1) * points, objects
+
+
+def _outlined(
+    count: int, size: Any, rings: tuple[int, ...] = (1, 2, 3), points: int = 9, **sizes: Any
+) -> Callable[[torch.Generator], Arguments]:
+    def make(g: torch.Generator) -> Arguments:
+        found, ring_at, object_at = outlines(g, list(rings), points, 20, 26)
+        drawn = _drawn(count, size, objects=len(rings), **sizes)(g)
+        del drawn["gt_masks"]
+        return {"points": found, "rings": ring_at, "objects": object_at, **drawn}
+
+    return make
+
+
+POLYGONS.add("boxes=3", "quick", _outlined(3, 4, points=5))
+POLYGONS.add("oblong", "quick", _outlined(2, (3, 8), points=5))
+POLYGONS.add("size=1", "", _outlined(6, 1))
+POLYGONS.add("size=28", "", _outlined(2, 28))
+POLYGONS.add("tiny-boxes", "", _outlined(6, 5, smallest=0.01, largest=1.5))
+POLYGONS.add("large-boxes", "", _outlined(6, 9, smallest=20.0, largest=90.0))
+POLYGONS.add("objects-without-rings", "", _outlined(12, 5, rings=(0, 2, 0, 1, 0)))
+POLYGONS.add("boxes=70", "", _outlined(70, 2, rings=(1,) * 9, points=4))
+POLYGONS.add("training", "large", _outlined(40, 28, rings=(1, 3, 1, 2, 1, 1), points=60))
+
+
+@POLYGONS.add("corners-on-centres")  # and level edges
+def _(g):
+    points = tensor([0.5, 0.5], [4.5, 0.5], [4.5, 2.5], [6.5, 2.5], [6.5, 5.5], [0.5, 5.5])
+    return {
+        "points": points,
+        "rings": torch.tensor([0, 6]),
+        "objects": torch.tensor([0, 1]),
+        "boxes": tensor([0, 0, 8, 8], [1, 1, 7, 7]),
+        "matched": torch.tensor([0, 0]),
+        "size": (8, 8),
+    }
+
+
+@POLYGONS.add("few-points")  # rings of 0, 1 and 2
+def _(g):
+    return {**_outlined(4, 5, rings=(1, 1, 1), points=2)(g), "rings": torch.tensor([0, 0, 1, 3])}
+
+
+POLYGONS.add("no-boxes", "empty quick", _outlined(0, 4, points=5))
+
+
+@POLYGONS.add("nothing", "empty")
+def _(g):
+    zero = torch.zeros(1, dtype=torch.int64)
+    return {**_outlined(0, 4)(g), "points": torch.empty(0, 2).double(), "rings": zero, "objects": zero}
+
+
+@POLYGONS.add("non-finite", "hostile quick")
+def _(g):
+    rows = [[NAN, 0, 9, 9], [0, 0, INF, 9], [0, -INF, 9, 9], [1, 2, 9, 9]]
+    return {**_outlined(len(rows), 3, points=5)(g), "boxes": tensor(*rows)}
+
+
+@POLYGONS.add("non-finite-points", "hostile")
+def _(g):
+    drawn = _outlined(8, 6)(g)
+    drawn["points"][3, 0], drawn["points"][12, 1], drawn["points"][22, 0], drawn["points"][30] = NAN, NAN, INF, -INF
+    return drawn
+
+
+@POLYGONS.add("huge", "hostile")
+def _(g):
+    rows = [[0, 0, 1e9, 5], [-1e30, -1e30, 1e30, 1e30], [9, 9, 2, 3]]
+    return {**_outlined(len(rows), 3)(g), "boxes": tensor(*rows)}
+
+
+def _polygons_refused(**changes: Any) -> Callable[[], Arguments]:
+    zeros = torch.zeros(4, dtype=torch.int64)
+    good = {"points": torch.rand(6, 2), "rings": torch.tensor([0, 3, 6]), "objects": torch.tensor([0, 1, 2])}
+    return lambda: {**good, "boxes": torch.rand(4, 4), "matched": zeros, "size": 3, **changes}
+
+
+POLYGON_ERRORS = (
+    ErrorCase("points-width", _polygons_refused(points=torch.rand(6, 3)), r"points must be \[V, 2\]"),
+    ErrorCase("points-integer", _polygons_refused(points=torch.zeros(6, 2).int()), r"points must be float16"),
+    ErrorCase("rings-rank", _polygons_refused(rings=torch.zeros(2, 2).int()), r"rings must be offsets"),
+    ErrorCase("rings-float", _polygons_refused(rings=torch.zeros(3)), r"rings must be an integer tensor"),
+    ErrorCase("objects-empty", _polygons_refused(objects=torch.zeros(0).int()), r"objects must be offsets"),
+    ErrorCase("boxes-width", _polygons_refused(boxes=torch.rand(4, 5)), r"boxes must be \[K, 4\]"),
+    ErrorCase("matched-length", _polygons_refused(matched=INDICES[:3]), r"matched must be \[K\].* 4 boxes"),
+    ErrorCase("matched-high", _polygons_refused(matched=INDICES + 1), r"matched\[1\] is 2, but must", "cpu"),
+    ErrorCase("size-zero", _polygons_refused(size=0), r"size must be 1 to 32768"),
+)
+
 SPECS = (
+    OpSpec(
+        name="polygon_mask_targets",
+        function=polygon_mask_targets,
+        dispatcher_ops=("polygon_mask_targets",),
+        cases=tuple(POLYGONS),
+        errors=POLYGON_ERRORS,
+        data=("points",),
+        compare="exact",
+        widens=True,
+    ),
     OpSpec(
         name="mask_targets",
         function=mask_targets,

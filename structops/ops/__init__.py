@@ -10,7 +10,8 @@ from structops.ops.encode_masks import encode_masks, masks_to_rle
 from structops.ops.generate_proposals import generate_proposals
 from structops.ops.heatmaps_to_keypoints import heatmaps_to_keypoints
 from structops.ops.mask_head_predict import mask_head_predict
-from structops.ops.mask_targets import mask_targets, polygon_mask_targets, polygon_tensors as polygon_tensors
+from structops.ops.mask_targets import mask_targets, polygon_mask_targets
+from structops.ops.mask_targets import polygon_tensors as polygon_tensors
 from structops.ops.match_boxes import match_boxes
 from structops.ops.matrix_nms import matrix_nms
 from structops.ops.multiscale_roi_align import multiscale_roi_align
@@ -60,7 +61,6 @@ __all__ = [
     "nms_rotated",
     "paste_masks",
     "polygon_mask_targets",
-    "polygon_tensors as polygon_tensors",
     "ps_roi_align",
     "ps_roi_pool",
     "roi_align",

@@ -162,6 +162,12 @@ def pose_head() -> nn.Module:
     return nn.Sequential(*layers, nn.Conv2d(CHANNELS, 3, 1))
 
 
+def one_activation_in_a_sequence() -> nn.Module:
+    head = pose_head()
+    head[5] = head[2]
+    return head
+
+
 class FCN(nn.Module):
     def __init__(self):
         super().__init__()
@@ -193,6 +199,11 @@ MODELS = {
     "frozen": (frozen, False, {"0": ("1 (FrozenBatchNorm2d)",)}),
     "list-of-layers": (ListOfLayers, True, {}),
     "pose": (pose_head, False, {"0": ("1 (BatchNorm2d)", "2 (ReLU)"), "3": ("4 (BatchNorm2d)", "5 (ReLU)")}),
+    "sequence-one-activation": (
+        one_activation_in_a_sequence,
+        False,
+        {"0": ("1 (BatchNorm2d)",), "3": ("4 (BatchNorm2d)",)},
+    ),
     "mask-head": (lambda: MaskRCNNPredictor(CHANNELS, 5, 3), False, {"conv5_mask": ("relu (ReLU)",)}),
     "fcn": (FCN, False, {"up": ("4 x 4 diagonal weight made depthwise",)}),
     "graph-module": (
@@ -327,6 +338,16 @@ class TestFusion:
         fused = structops.fuse_conv_transpose(model).bfloat16()
         x, skip = torch.randn(1, CHANNELS, 5, 6), torch.randn(1, CHANNELS, 10, 12)
         torch.testing.assert_close(fused(x.bfloat16(), skip.bfloat16()).float(), model(x, skip), rtol=2e-2, atol=6e-2)
+
+    def test_what_calls_the_op_itself_is_left_alone(self):
+        model = CenterFace()
+        structops.nn.bilinear_kernel_(model.neck.deconv_layers[0].conv.weight)  # read, but not called
+        fused = structops.fuse_conv_transpose(model)
+        assert len(fused.fusion_report.left) == 3
+        assert not fused.fusion_report.fused
+        picture = torch.rand(1, 3, 64, 96) * 255
+        for ours, theirs in zip(fused(picture), model(picture), strict=True):
+            assert torch.equal(ours, theirs)
 
     def test_centerface(self, monkeypatch):
         def forward(self, x, lateral):  # as networks are written that know no fused op

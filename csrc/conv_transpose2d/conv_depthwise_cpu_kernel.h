@@ -1,5 +1,22 @@
-// Depthwise transposed convolution of maps whose channels are side by side: channels are the vector axis, and each
-// output is a handful of multiply-adds, so memory sets the pace. Included once per instruction set.
+// Depthwise transposed convolution: each output is a handful of multiply-adds, so memory sets the pace. The vector axis
+// is what lies side by side: channels, or the pixels of a row. Included once per instruction set.
+
+// The phase that an output coordinate belongs to, and its q.
+struct OutputTaps {
+  const PhaseGroup* group = nullptr;
+  size_t phase = 0;
+  int64_t q = 0;
+};
+inline std::vector<OutputTaps> output_taps(const std::vector<PhaseGroup>& groups, const Axis& axis) {
+  std::vector<OutputTaps> found(static_cast<size_t>(axis.out));
+  for (const PhaseGroup& group : groups)
+    for (size_t i = 0; i < group.phases.size(); ++i)
+      for (int64_t q = group.first; q < group.first + group.count; ++q) {
+        const int64_t o = q * axis.stride + group.phases[i] - axis.padding;
+        if (o >= 0 && o < axis.out) found[static_cast<size_t>(o)] = {&group, i, q};
+      }
+  return found;
+}
 
 template <class S>
 void depthwise(const ConvTransposeParams& p, const S* input, const S* weight, const WeightStrides& strides,
@@ -15,32 +32,16 @@ void depthwise(const ConvTransposeParams& p, const S* input, const S* weight, co
             static_cast<A>(weight[c * strides.in + y * strides.y + x * strides.x]);
   const auto ys = phase_groups(vertical(p), false);
   const auto xs = phase_groups(horizontal(p), false);
-  struct AxisTaps {
-    const PhaseGroup* group;
-    size_t phase;
-    int64_t q;
-  };
-  const auto along = [](const std::vector<PhaseGroup>& groups, int64_t extent, int64_t stride, int64_t padding) {
-    std::vector<AxisTaps> found(static_cast<size_t>(extent));
-    for (const PhaseGroup& group : groups)
-      for (size_t i = 0; i < group.phases.size(); ++i)
-        for (int64_t q = group.first; q < group.first + group.count; ++q) {
-          const int64_t o = q * stride + group.phases[i] - padding;
-          if (o >= 0 && o < extent) found[static_cast<size_t>(o)] = {&group, i, q};
-        }
-    return found;
-  };
-  const auto rows = along(ys, p.out_height, p.stride_height, p.padding_height);
-  const auto columns = along(xs, p.out_width, p.stride_width, p.padding_width);
+  const auto rows = output_taps(ys, vertical(p)), columns = output_taps(xs, horizontal(p));
   const double steps = static_cast<double>(p.batch * p.out_height * p.out_width) * static_cast<double>(padded / n) * 8;
   share(parallel_for, workers_for(steps), p.batch * p.out_height, 1, [&](ItemQueue& queue) {
     std::vector<A> sums(static_cast<size_t>(padded));
     std::vector<std::pair<const S*, const A*>> reached;  // pixels and their taps
     for (int64_t item, end; queue.take(item, end);) {
       const int64_t image = item / p.out_height, oy = item % p.out_height;
-      const AxisTaps& y = rows[static_cast<size_t>(oy)];
+      const OutputTaps& y = rows[static_cast<size_t>(oy)];
       for (int64_t ox = 0; ox < p.out_width; ++ox) {
-        const AxisTaps& x = columns[static_cast<size_t>(ox)];
+        const OutputTaps& x = columns[static_cast<size_t>(ox)];
         reached.clear();
         for (size_t ty = 0; ty < y.group->offsets.size(); ++ty) {
           const int64_t iy = y.q - y.group->offsets[ty];
@@ -64,5 +65,54 @@ void depthwise(const ConvTransposeParams& p, const S* input, const S* weight, co
         finish_channels(e, sums.data(), 0, channels, e.residual ? e.residual + o : nullptr, out + o);
       }
     }
+  });
+}
+
+// The same of NCHW, for strides so small that the phases of a pixel do not fill a vector: a row of each phase at a
+// time.
+template <class S>
+void depthwise_rows(const ConvTransposeParams& p, const S* input, const S* weight, const WeightStrides& strides,
+                    const Epilogue<S, acc_t<S>>& e, S* out, ParallelFor parallel_for) {
+  using A = acc_t<S>;
+  constexpr int64_t n = kLanes<A>;
+  const auto ys = phase_groups(vertical(p), false), xs = phase_groups(horizontal(p), false);
+  const auto rows = output_taps(ys, vertical(p));
+  int64_t longest = 0;
+  for (const PhaseGroup& group : xs) longest = std::max(longest, group.count);
+  const double steps = static_cast<double>(p.batch * p.out_channels) * static_cast<double>(p.out_height * p.out_width);
+  share(parallel_for, workers_for(steps), p.batch * p.out_channels * p.out_height, 16, [&](ItemQueue& queue) {
+    std::vector<A> sums(static_cast<size_t>(longest)), row(static_cast<size_t>(p.out_width));
+    for (int64_t item, end; queue.take(item, end);)
+      for (; item < end; ++item) {
+        const int64_t plane = item / p.out_height, channel = plane % p.out_channels;
+        const OutputTaps& y = rows[static_cast<size_t>(item % p.out_height)];
+        const S* of_channel = weight + channel * strides.in;
+        for (const PhaseGroup& group : xs)
+          for (size_t phase = 0; phase < group.phases.size(); ++phase) {
+            std::fill_n(sums.data(), group.count, A(0));
+            for (size_t ty = 0; ty < y.group->offsets.size(); ++ty) {
+              const int64_t iy = y.q - y.group->offsets[ty];
+              if (iy < 0 || iy >= p.height) continue;
+              const S* line = input + (plane * p.height + iy) * p.width;
+              const S* of_row = of_channel + y.group->taps[y.phase][ty] * strides.y;
+              for (size_t tx = 0; tx < group.offsets.size(); ++tx) {
+                const int64_t offset = group.offsets[tx], begin = std::max(group.first, offset);
+                const int64_t count = std::min(group.first + group.count, p.width + offset) - begin;
+                const Vec<A> factor = broadcast(static_cast<A>(of_row[group.taps[phase][tx] * strides.x]));
+                const S* from = line + begin - offset;
+                A* to = sums.data() + begin - group.first;
+                int64_t i = 0;
+                for (; i + n <= count; i += n) store(to + i, multiply_add(load(from + i), factor, load(to + i)));
+                if (const int64_t rest = count - i; rest > 0)
+                  store_part(to + i, multiply_add(load_part(from + i, rest), factor, load_part(to + i, rest)), rest);
+              }
+            }
+            const int64_t first = group.first * p.stride_width + group.phases[phase] - p.padding_width;
+            for (int64_t i = 0, x = first; i < group.count; ++i, x += p.stride_width)
+              if (x >= 0 && x < p.out_width) row[static_cast<size_t>(x)] = sums[static_cast<size_t>(i)];
+          }
+        finish_row(e, row.data(), channel, p.out_width, e.residual ? e.residual + item * p.out_width : nullptr,
+                   out + item * p.out_width);
+      }
   });
 }

@@ -18,26 +18,63 @@ struct Args {
   bool wide;       // outputs of a vector move together
 };
 
-// The taps that reach one output, and the pixels they read: tap + j * tap_step reads pixel + j * pixel_step.
+// The taps that reach one output, and the pixels they read: tap + j * tap_step reads pixel + j * pixel_step, with the
+// steps of the axis.
 struct Walk {
-  int tap, tap_step, pixel, pixel_step;
+  int tap, pixel;
 };
-__device__ __forceinline__ Walk walk(const ConvSteps& s, int64_t out, bool forward) {
-  if (!forward) return {0, 1, int(out * s.stride - s.padding), int(s.dilation)};
-  const int64_t at = out + s.padding, q = at / s.stride, phase = at % s.stride;
-  if (s.dilation == 1) return {int(phase), int(s.stride), int(q), -1};
-  if (phase % s.common != 0) return {int(s.kernel), 1, 0, 0};
-  const int64_t step = s.stride / s.common, tap = phase / s.common * s.inverse % step;
-  return {int(tap), int(step), int(q + (phase - tap * s.dilation) / s.stride), int(-s.dilation / s.common)};
-}
+// Neighbouring outputs one after another, so that they share a division.
+class Walks {
+ public:
+  const int tap_step, pixel_step, kernel, size;
 
-// body(tap, pixel) for those inside the map
-template <class Body>
-__device__ __forceinline__ void each_tap(const Walk& w, int64_t kernel, int64_t size, const Body& body) {
-  int pixel = w.pixel;
-  for (int tap = w.tap; tap < kernel; tap += w.tap_step, pixel += w.pixel_step)
-    if (pixel >= 0 && pixel < size) body(tap, pixel);
-}
+  __device__ __forceinline__ Walks(const ConvSteps& s, int64_t out, int64_t pixels, bool forward)
+      : tap_step(forward ? int(s.stride / s.common) : 1),
+        pixel_step(int(forward ? -s.dilation / s.common : s.dilation)),
+        kernel(int(s.kernel)),
+        size(int(pixels)),
+        s_(s),
+        forward_(forward),
+        q_(out),
+        phase_(0) {
+    if (!forward) return;
+    q_ = (out + s.padding) / s.stride;
+    phase_ = out + s.padding - q_ * s.stride;
+  }
+  __device__ __forceinline__ Walk next() {
+    const Walk found = at();
+    ++(forward_ ? phase_ : q_);
+    if (forward_ && phase_ == s_.stride) phase_ = 0, ++q_;
+    return found;
+  }
+  // body(), and the pointers go on, for each tap; only for those whose pixel is inside the map
+  template <class T, class Body>
+  __device__ __forceinline__ void each(const Walk& walk, const T* from, int64_t from_stride, const T* by,
+                                       int64_t by_stride, const Body& body) const {
+    from += walk.pixel * from_stride;
+    by += walk.tap * by_stride;
+    int pixel = walk.pixel;
+    for (int tap = walk.tap; tap < kernel; tap += tap_step) {
+      if (pixel >= 0 && pixel < size) body(from, by);
+      pixel += pixel_step;
+      from += pixel_step * from_stride;
+      by += tap_step * by_stride;
+    }
+  }
+
+ private:
+  __device__ __forceinline__ Walk at() const {
+    if (!forward_) return {0, int(q_ * s_.stride - s_.padding)};
+    if (s_.dilation == 1) return {int(phase_), int(q_)};
+    if (phase_ % s_.common != 0) return {kernel, 0};  // no tap reaches it
+    const int64_t tap = phase_ / s_.common * s_.inverse % tap_step;
+    return {int(tap), int(q_ + (phase_ - tap * s_.dilation) / s_.stride)};
+  }
+
+  const ConvSteps& s_;
+  const bool forward_;
+  int64_t q_, phase_;
+};
 
 template <class T, int V, bool kPlanar>
 __global__ void __launch_bounds__(256) conv_depthwise_kernel(const Args<T, acc_t<T>> a, int64_t count) {
@@ -56,27 +93,25 @@ __global__ void __launch_bounds__(256) conv_depthwise_kernel(const Args<T, acc_t
   const T* weight = a.weight + channel;
   const int live = kPlanar ? int(a.to.width - x < V ? a.to.width - x : V) : V;
   A sums[V] = {};
+  Walks vertical(s.y, y, a.from.height, s.forward), horizontal(s.x, x, a.from.width, s.forward);
   Walk columns[kPlanar ? V : 1];
 #pragma unroll
-  for (int v = 0; v < (kPlanar ? V : 1); ++v) columns[v] = walk(s.x, x + v, s.forward);
-  each_tap(walk(s.y, y, s.forward), s.y.kernel, a.from.height, [&](int64_t tap_y, int64_t from_y) {
-    const T* row = plane + from_y * a.from.stride_y;
-    const T* weights = weight + tap_y * s.x.kernel * channels;
+  for (int v = 0; v < (kPlanar ? V : 1); ++v) columns[v] = horizontal.next();
+  const auto row = [&](const T* pixels, const T* weights) {
     if constexpr (kPlanar) {
 #pragma unroll
       for (int v = 0; v < V; ++v)
-        each_tap(columns[v], s.x.kernel, a.from.width, [&](int64_t tap, int64_t pixel) {
-          sums[v] = fused(A(up(row[pixel * a.from.stride_x])), A(up(weights[tap * channels])), sums[v]);
-        });
+        horizontal.each(columns[v], pixels, a.from.stride_x, weights, channels,
+                        [&](const T* pixel, const T* by) { sums[v] = fused(A(up(*pixel)), A(up(*by)), sums[v]); });
     } else {
-      each_tap(columns[0], s.x.kernel, a.from.width, [&](int64_t tap, int64_t pixel) {
-        const auto values = load_pack<T, V>(row + pixel * a.from.stride_x);
-        const auto by = load_pack<T, V>(weights + tap * channels);
+      horizontal.each(columns[0], pixels, a.from.stride_x, weights, channels, [&](const T* pixel, const T* by) {
+        const auto values = load_pack<T, V>(pixel), factors = load_pack<T, V>(by);
 #pragma unroll
-        for (int v = 0; v < V; ++v) sums[v] = fused(A(up(values, v)), A(up(by, v)), sums[v]);
+        for (int v = 0; v < V; ++v) sums[v] = fused(A(up(values, v)), A(up(factors, v)), sums[v]);
       });
     }
-  });
+  };
+  vertical.each(vertical.next(), plane, a.from.stride_y, weight, s.x.kernel * channels, row);
   const int64_t apart = kPlanar ? a.to.stride_x : a.to.stride_c;
   const int64_t at = image * a.to.stride_n + channel * a.to.stride_c + y * a.to.stride_y + x * a.to.stride_x;
   const T* residual = a.epilogue.residual ? a.epilogue.residual + at : nullptr;

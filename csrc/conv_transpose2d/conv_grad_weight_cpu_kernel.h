@@ -41,6 +41,9 @@ inline void outer_products_of(int64_t m, const A* a, int64_t a_step, const A* b,
   }
 }
 
+// Both maps are copied with their channels side by side, halves as floats: twice or four times their memory, for sums
+// that read them once for every tap.
+//
 // input [image][pixel][in_channels], grad [image][pixel][padded out_channels] with zeros (or anything) past a group's.
 // grad's channels are read in whole vectors: from each pixel, up to a tile past its last.
 template <class S>

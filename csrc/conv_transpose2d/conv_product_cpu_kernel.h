@@ -2,8 +2,10 @@
 //
 // Lanes are the vector axis: a tile is kTileVectors vectors wide, and each position's channel is broadcast against
 // them. Six positions x four vectors are 24 accumulators of the 32 registers, and 10 loads for 24 multiply-adds, so the
-// two multipliers of a core stay busy. A chunk of positions goes through one panel after the other; the sums wait in a
-// tile of 12 KB meanwhile, a panel's block of kDepthBlock channels is 16 KB, so both stay in the first cache.
+// two multipliers of a core stay busy: 470 GFLOP/s of two cores' 520 (pose network, float). A chunk of positions goes
+// through one panel after the other; meanwhile its sums (24 KB) and a panel's block (32 KB) share the nearest two
+// caches. Chunks of 30 to 96 positions and blocks of 64 to 256 channels are within 5% of each other; long chunks make
+// long rows in NCHW.
 
 #if STRUCTOPS_ISA_AVX512
 constexpr int kTileVectors = 4;  // 32 registers
@@ -42,7 +44,8 @@ inline void multiply(const A* const* a, const A* b, int64_t depth, A* sums) {
 #if STRUCTOPS_ISA_AVX512
 #pragma GCC push_options
 #pragma GCC target("avx512bf16")
-// The same of bfloat16: two channels a step, multiplied exactly and added up in float.
+// The same of bfloat16: two channels a step, multiplied exactly (numbers below 1e-38 count as zero) and added up in
+// float.
 template <int M, int V, class A>
 inline void multiply(const BFloat16* const* a, const BFloat16* b, int64_t depth, A* sums) {
   constexpr int64_t n = kLanes<float>;

@@ -24,6 +24,10 @@ void gather_rows(const S* src, bool planar, int64_t images, int64_t channels, in
 
 // panels[tile][tap][channel][lane] (channels in pairs, [channel / 2][lane][2], where A is wider than R), zero past the
 // last lane. Returns whether every weight is finite.
+//
+// Weights are packed in every call: 1% of the pose network's layer, 8% of U-Net's deepest (8 MB of weights, 11 ms).
+// What is kept from call to call would have to be compared with the weights, all of them, since a write through
+// ``.data`` leaves no trace elsewhere, and that is half of the work.
 template <class W, class R, class A>
 bool pack_panels(const Product& p, const W* weight, R* panels, ParallelFor parallel_for) {
   constexpr int64_t pair = sizeof(R) < sizeof(A) ? 2 : 1;

@@ -24,29 +24,37 @@ from structops.ops.conv_transpose2d import lowered
 
 _torch_conv_transpose2d = functional.conv_transpose2d  # when this is first imported, which is before any patch
 NAME = "conv_transpose2d"
-SMALLEST = 4096  # output elements: below, the call costs more than the kernel (20 us, torch's 6)
+SMALLEST = 2**14  # output elements: below, the call costs more than the kernel (20 us, torch's 6)
+LARGE = 2**22  # output elements: from here on, in NHWC, memory decides
 
 
 def _faster(input: torch.Tensor, weight: torch.Tensor, stride: Sequence[int], groups: int) -> bool:
-    """Whether structops' kernel beats torch's, as measured on two cores of a processor with AVX-512 and AMX.
+    """Whether structops' kernel beats torch's, as measured on a processor with AVX-512 and AMX.
 
-    Times as fast as torch: float16 2 to 40, float64 1.4 to 9, depthwise 1.3 to 20, grouped bfloat16 4 to 9; float32 in
-    NCHW with a stride 1.1 to 4, in NHWC 1.2 to 2 while less than four taps meet in an output, else 0.5 to 0.9. Dense
-    bfloat16, which oneDNN has matrix instructions for, is left to torch; so are training steps, which came out even,
-    and everything on a GPU, where nothing was measured.
+    Times as fast as torch: float16 2 to 40 and float64 1.4 to 9; depthwise in NHWC 2 to 17, in NCHW 0.1 to 0.8 in
+    float32 and 1.3 to 2.4 in bfloat16, both 8 to 11 at stride 8; grouped bfloat16 4 to 33; dense float32 where less
+    than four taps meet in an output, 1.2 to 4 in NCHW, and in NHWC 1.4 to 1.9 where more than one meets or the output
+    is large, else 0.6 to 0.9. Four taps are 0.8 to 1.5, but 1.1 to 4 at stride 8. Dense bfloat16, for which oneDNN has
+    matrix instructions, is left to torch, except kernels that are no multiple of the stride, 3 to 19; so is everything
+    on a GPU, where nothing was measured.
     """
     height, width = input.shape[2:]
-    if input.device.type != "cpu" or input.shape[0] * weight.shape[1] * groups * height * width < SMALLEST:
+    elements = input.shape[0] * weight.shape[1] * groups * height * width * stride[0] * stride[1]  # about
+    if input.device.type != "cpu" or elements < SMALLEST:
         return False
-    dtype = lowered("cpu", input.dtype)
-    if dtype in (torch.float16, torch.float64) or groups == weight.shape[0]:
+    dtype, last = lowered("cpu", input.dtype), not input.is_contiguous()
+    strided, long_strided = min(stride) > 1, min(stride) >= 8
+    if dtype in (torch.float16, torch.float64):
         return True
-    if dtype != torch.float32 or groups > 1:
-        return dtype == torch.bfloat16 and groups > 1
-    if min(stride) < 2:
-        return False
-    overlapping = any(k >= 2 * s for k, s in zip(weight.shape[2:], stride, strict=True))
-    return input.is_contiguous() or not overlapping
+    kernel = weight.shape[2:]
+    if dtype == torch.bfloat16:
+        uneven = any(k % s for k, s in zip(kernel, stride, strict=True))
+        return (strided and (uneven or groups > 1)) or (last and groups == weight.shape[0])
+    if groups > 1:
+        return groups == weight.shape[0] and (last or long_strided)
+    few_taps = all(k < 2 * s for k, s in zip(kernel, stride, strict=True))
+    overlapping = any(k > s for k, s in zip(kernel, stride, strict=True))
+    return long_strided or (strided and few_taps and (not last or overlapping or elements >= LARGE))
 
 
 def _plain(*tensors: torch.Tensor | None) -> bool:

@@ -106,17 +106,19 @@ class _Fusion:
         traced = self._traced(names)
         found: dict[str, list[Chain]] = {name: [] for name in names}
         for owner, graphs in traced.items():
+            # A sequence may be sliced, and its slices are made by its class.
+            modules_only = len(graphs) > 1 or _fuse_graphs.is_sequence(self.modules[owner])
             for graph in graphs:
                 for target, node in _fuse_graphs.calls(graph):
                     if (conv := _join(owner, target)) in found and not self._untouchable(conv):
-                        found[conv].append(self._chain(owner, graph, node, len(graphs) > 1))
+                        found[conv].append(self._chain(owner, graph, node, modules_only))
         chosen: list[Chain] = []
         for conv in names:
             reason = self._refused(conv, found[conv])
             chain = found[conv][0] if found[conv] and not reason else None
             if chain is not None and not chain.folded:
                 reason, chain = "nothing that follows it can be folded in", None
-            diagonal = not self._untouchable(conv) and _diagonal(self.modules[conv])
+            diagonal = bool(found[conv]) and not self._untouchable(conv) and _diagonal(self.modules[conv])
             if chain is None and not diagonal:
                 report.left[conv] = reason
                 continue

@@ -10,6 +10,7 @@ from structops.ops.encode_masks import encode_masks, masks_to_rle
 from structops.ops.generate_proposals import generate_proposals
 from structops.ops.heatmaps_to_keypoints import heatmaps_to_keypoints
 from structops.ops.mask_head_predict import mask_head_predict
+from structops.ops.mask_targets import mask_targets, polygon_mask_targets, polygon_tensors as polygon_tensors
 from structops.ops.match_boxes import match_boxes
 from structops.ops.matrix_nms import matrix_nms
 from structops.ops.multiscale_roi_align import multiscale_roi_align
@@ -48,6 +49,7 @@ __all__ = [
     "generate_proposals",
     "heatmaps_to_keypoints",
     "mask_head_predict",
+    "mask_targets",
     "masks_to_rle",
     "match_boxes",
     "matrix_nms",
@@ -57,6 +59,8 @@ __all__ = [
     "nms_padded",
     "nms_rotated",
     "paste_masks",
+    "polygon_mask_targets",
+    "polygon_tensors as polygon_tensors",
     "ps_roi_align",
     "ps_roi_pool",
     "roi_align",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import torch
@@ -51,9 +52,9 @@ def masks_to_rle(masks: torch.Tensor, *, width: int | None = None) -> list[dict[
         RuntimeError: as :func:`encode_masks`.
     """
     text, offsets = encode_masks(masks, width=width)
-    every, ends = text.cpu().numpy().tobytes(), offsets.tolist()
+    every, ends = text.cpu().numpy().data, offsets.tolist()
     size = [int(masks.shape[1]), int(masks.shape[2] if width is None else width)]
-    return [{"size": list(size), "counts": every[a:b]} for a, b in zip(ends, ends[1:], strict=False)]
+    return [{"size": list(size), "counts": bytes(every[a:b])} for a, b in itertools.pairwise(ends)]
 
 
 def _check(masks, width) -> None:

@@ -71,9 +71,9 @@ def paste_masks(
         ]
         if not all(map(len, inside)):
             continue
-        lengths = [max(last - first + 1, 1) for first, last in (y, x)]
+        rows, columns = (max(last - first + 1, 1) for first, last in (y, x))
         ys, xs = inside
-        image[k, ys[:, None], xs] = _stretched(mask, *lengths, ys - y[0], xs - x[0])
+        image[k, ys[:, None], xs] = _stretched(mask, rows, columns, ys - y[0], xs - x[0])
     if threshold is None:
         return image[:, None]
     above = image > threshold

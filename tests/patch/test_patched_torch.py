@@ -32,17 +32,20 @@ def _as_shipped():
 OURS = {
     "unet": ((1, 16, 16, 16), (16, 16, 2, 2), {"stride": 2}),
     "channels-last": ((2, 16, 16, 16), (16, 16, 3, 3), {"stride": 2, "padding": 1, "output_padding": 1}, None, CL),
-    "overlapping": ((1, 8, 32, 16), (8, 8, 4, 4), {"stride": (2, 2), "padding": (1,)}),
-    "depthwise": ((1, 24, 16, 16), (24, 1, 3, 3), {"groups": 24}),
-    "double": ((1, 16, 16, 16), (16, 16, 3, 3), {"dilation": 2}, torch.float64),
-    "half": ((1, 16, 16, 16), (16, 16, 3, 3), {}, torch.float16),
-    "grouped-bfloat16": ((1, 16, 16, 16), (16, 8, 2, 2), {"groups": 2}, torch.bfloat16),
+    "large": ((1, 4, 256, 256), (4, 16, 2, 2), {"stride": (2, 2)}, None, CL),
+    "fcn": ((1, 5, 9, 8), (5, 5, 16, 16), {"stride": 8, "padding": (4,)}),
+    "depthwise": ((1, 24, 32, 32), (24, 1, 3, 3), {"groups": 24}, None, CL),
+    "double": ((1, 16, 32, 32), (16, 16, 3, 3), {"dilation": 2}, torch.float64),
+    "half": ((1, 16, 32, 32), (16, 16, 3, 3), {}, torch.float16),
+    "uneven-bfloat16": ((1, 16, 32, 32), (16, 16, 3, 3), {"stride": 2}, torch.bfloat16),
+    "grouped-bfloat16": ((1, 16, 16, 16), (16, 8, 2, 2), {"groups": 2, "stride": 2}, torch.bfloat16),
 }
 TORCHS = {
     "small": ((1, 4, 8, 8), (4, 4, 2, 2), {"stride": 2}),
-    "no-stride": ((1, 16, 16, 16), (16, 16, 3, 3), {}),
+    "no-stride": ((1, 16, 32, 32), (16, 16, 3, 3), {}),
+    "depthwise-contiguous": ((1, 24, 32, 32), (24, 1, 3, 3), {"groups": 24}),
     "bfloat16": ((1, 16, 16, 16), (16, 16, 2, 2), {"stride": 2}, torch.bfloat16),
-    "overlapping-channels-last": ((1, 16, 16, 16), (16, 16, 4, 4), {"stride": 2}, None, CL),
+    "copies-channels-last": ((1, 16, 16, 16), (16, 16, 2, 2), {"stride": 2}, None, CL),
     "unbatched": ((16, 16, 16), (16, 16, 2, 2), {"stride": 2}),
     "weight-channels-last": ((1, 16, 16, 16), (16, 16, 2, 2), {"stride": 2}, None, None, CL),
 }

@@ -62,6 +62,7 @@ def _source(launch):
         torch.bfloat16: "bf16",
         torch.float32: "fp32",
         torch.float64: "fp64",
+        torch.uint8: "u8",
         torch.int8: "i8",
         torch.int32: "i32",
         torch.int64: "i64",

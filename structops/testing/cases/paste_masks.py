@@ -53,7 +53,7 @@ _case("threshold-nan", "", 2, (4, 4), (9, 9), threshold=NAN)
 _case("threshold=inf", "", 2, (4, 4), (9, 9), threshold=INF)
 _case("one-row", "", 3, (1, 8, 8), (1, 70))
 _case("one-column", "", 3, (1, 8, 8), (70, 1), packed=True)
-_case("large", "large", 20, (1, 28, 28), (800, 1333))
+_case("large", "large", 6, (1, 28, 28), (800, 1333))
 
 
 def _scene(name: str, tags: str, of_boxes: torch.Tensor, image_size: tuple[int, int], **options: Any) -> None:

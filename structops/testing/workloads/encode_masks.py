@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ def make(masks_of: Any, count: int, packed: bool, name: str, device: torch.devic
         text, ends = result[0].cpu().numpy().tobytes(), result[1].tolist()
         assert len(ends) == count + 1
         if peer_result is not None:
-            found = [text[a:b] for a, b in zip(ends, ends[1:], strict=False)]
+            found = [text[a:b] for a, b in itertools.pairwise(ends)]
             assert found == peer_result, "differs from pycocotools"
 
     def cost(result: tuple[torch.Tensor, torch.Tensor]) -> Cost:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from structops._layout import memory_format
@@ -11,6 +9,7 @@ from structops.testing import Case
 from structops.testing.cases.conv_transpose2d import arguments
 
 from ..emulator import Emulator, poisoned
+from ._conv import conv_map, pack_as, packed_weight, padded_depth, shape_of, suffix, wide_map
 
 MULTIPROCESSORS = 1  # so that cases of two blocks get the large tiles
 
@@ -23,79 +22,6 @@ EXTRA = {
 }
 
 
-def suffix(x: torch.Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")
-
-
-def _map(x: torch.Tensor) -> tuple[int, ...]:
-    return (*x.stride(), *x.shape[2:])
-
-
-def _steps(kernel: int, stride: int, padding: int, dilation: int) -> tuple[int, ...]:
-    common = math.gcd(stride, dilation)
-    step = stride // common
-    return kernel, stride, padding, dilation, common, pow(dilation // common, -1, step) if step > 1 else 0
-
-
-def shape_of(batch, groups, depth, channels, kernel, stride, padding, dilation, forward) -> tuple:
-    axes = zip(kernel, stride, padding, dilation, strict=True)
-    y, x = (_steps(*axis) for axis in axes)
-    return batch, groups, depth, channels, *y, *x, forward
-
-
-def _wide(x: torch.Tensor, channels: int) -> bool:
-    pack = 16 // x.dtype.itemsize
-    others = (channels, x.stride(0), x.stride(2), x.stride(3), x.data_ptr() // x.dtype.itemsize)
-    return x.stride(1) == 1 and all(n % pack == 0 for n in others)
-
-
-def _pack(emulator: Emulator, source, *numbers, size: int) -> torch.Tensor:
-    """A new tensor of ``size`` by conv_pack: four (size, stride from, stride to), and the depth, its stride, padded."""
-    packed = poisoned(size, like=source)
-    emulator.launch(f"conv_pack_{suffix(source)}", *numbers, source, packed)
-    return packed
-
-
-def wide_map(emulator: Emulator, x: torch.Tensor, groups: int) -> tuple:
-    """The numbers of a ConvMap, and what it is of: the map, or a copy [n, y, x, group, padded channels]."""
-    channels, (_, _, height, width) = x.shape[1] // groups, x.shape
-    padded = padded_depth(channels, x)
-    pixel = groups * padded
-    if pixel == 0 or _wide(x, channels):
-        return *_map(x), x
-    to = height * width * pixel, 1, width * pixel, pixel, height, width
-    axes = (
-        *(x.shape[0], x.stride(0), to[0]),
-        *(groups, channels * x.stride(1), padded),
-        *(height, x.stride(2), to[2]),
-        *(width, x.stride(3), to[3]),
-    )
-    size = x.shape[0] * to[0]
-    return *to, _pack(emulator, x, *axes, channels, x.stride(1), padded, size=size)
-
-
-def padded_depth(depth: int, x: torch.Tensor) -> int:
-    pack = 16 // x.dtype.itemsize
-    return -(-depth // pack) * pack
-
-
-def packed_weight(emulator: Emulator, weight, shape: tuple, forward: bool) -> torch.Tensor:
-    """``[kernel y, kernel x, groups, written channels, padded depth]``."""
-    _, groups, depth, channels = shape[:4]
-    _, _, height, width = weight.shape
-    padded = padded_depth(depth, weight)
-    row, read = groups * channels * padded, 0 if forward else 1
-    if not row:
-        return weight.new_empty(0)
-    axes = (
-        *(groups, weight.shape[0] // groups * weight.stride(0), channels * padded),
-        *(channels, weight.stride(1 - read), padded),
-        *(height, weight.stride(2), width * row),
-        *(width, weight.stride(3), row),
-    )
-    return _pack(emulator, weight, *axes, depth, weight.stride(read), padded, size=height * width * row)
-
-
 def _convolve(emulator: Emulator, source, weight, out, shape: tuple, groups: int, forward: bool, *epilogue) -> None:
     depth, channels = shape[2:4]
     _, _, height, width = weight.shape
@@ -103,11 +29,11 @@ def _convolve(emulator: Emulator, source, weight, out, shape: tuple, groups: int
         padded = padded_depth(groups, source)
         taps = (height, weight.stride(2), width * padded, width, weight.stride(3), padded)
         size = height * width * padded
-        packed = _pack(emulator, weight, 1, 0, 0, 1, 0, 0, *taps, groups, weight.stride(0), padded, size=size)
-        maps = (*_map(source), source, packed, *_map(out), out)
+        packed = pack_as(emulator, weight, 1, 0, 0, 1, 0, 0, *taps, groups, weight.stride(0), padded, size=size)
+        maps = (*conv_map(source), source, packed, *conv_map(out), out)
         return emulator.launch(f"conv_depthwise_{suffix(source)}", *shape, *maps, *epilogue)
     packed = packed_weight(emulator, weight, shape, forward)
-    maps = (*wide_map(emulator, source, groups), packed, *_map(out), out)
+    maps = (*wide_map(emulator, source, groups), packed, *conv_map(out), out)
     return emulator.launch(f"conv_gather_{suffix(source)}", *shape, *maps, *epilogue, MULTIPROCESSORS)
 
 
@@ -192,7 +118,7 @@ def conv_transpose2d_grad_weight(
     partials = poisoned(parts * out.numel(), like=input, dtype=wide)
     strides = (inputs // groups * out.stride(0), *out.stride())
     if groups > 1 and inputs == groups and outputs == 1:
-        name, maps = "conv_depthwise_grad", (*_map(input), input, *_map(grad), grad)
+        name, maps = "conv_depthwise_grad", (*conv_map(input), input, *conv_map(grad), grad)
     else:
         name = "conv_grad_weight"
         maps = (*wide_map(emulator, input, groups), *wide_map(emulator, grad, groups))

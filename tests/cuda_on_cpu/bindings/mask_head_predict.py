@@ -8,7 +8,7 @@ from structops.testing import Case
 from structops.testing.cases.mask_head_predict import arguments
 
 from ..emulator import Emulator, poisoned
-from .conv_transpose2d import packed_weight, padded_depth, shape_of, suffix, wide_map
+from ._conv import packed_weight, padded_depth, shape_of, suffix, wide_map
 
 # Depths that 16-byte copies take, more than one tile of hidden channels, pixels of several RoIs in a tile.
 EXTRA = {"mask_head_predict": (Case("two-tiles", lambda g: arguments(g, 3, 72, 80, 4, (7, 7))),)}

@@ -16,17 +16,19 @@ void conv_transpose2d(const ConvTransposeParams& p, const S* input, bool planar,
   Scratch<R> copy;
   const auto rows =
       rows_of<S, R>(input, planar, p.batch, p.in_channels, p.groups, p.height * p.width, copy, parallel_for);
-  // Rows of a planar output want all phases of a row at once, to be written without gaps.
-  const auto ys = phase_groups(vertical(p), !planar), xs = phase_groups(horizontal(p), !planar);
+  // Rows of a planar output want all phases of a row at once, to be written without gaps. An output of one channel, a
+  // segmentation head's last, is planar in either layout: pixel by pixel, each would be a vector of its own.
+  const bool to_rows = planar || p.out_channels == 1;
+  const auto ys = phase_groups(vertical(p), !to_rows), xs = phase_groups(horizontal(p), !to_rows);
   std::vector<Scratch<R>> panels(static_cast<size_t>(p.groups) * ys.size() * xs.size());
   std::vector<Task<R, acc_t<S>>> tasks;
   for (int64_t group = 0; group < p.groups; ++group)
     for (const PhaseGroup& y : ys)
       for (const PhaseGroup& x : xs)
-        tasks.push_back(prepare(forward_product(p, y, x, strides, group, planar), rows, group, weight,
+        tasks.push_back(prepare(forward_product(p, y, x, strides, group, to_rows), rows, group, weight,
                                 panels[tasks.size()], parallel_for));
   const Destination to{p.out_channels, p.out_height,     p.out_width,     p.stride_height,
-                       p.stride_width, p.padding_height, p.padding_width, planar};
+                       p.stride_width, p.padding_height, p.padding_width, to_rows};
   convolve(tasks, to, e, out, parallel_for);
 }
 

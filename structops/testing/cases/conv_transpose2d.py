@@ -57,6 +57,9 @@ _add("padding-past-kernel", "", (1, 3, 6, 7), 4, 2, stride=2, padding=4)
 _add("fcn-k16s8", "", (1, 21, 4, 5), 21, 16, stride=8, padding=4)
 _add("one-pixel", "", (3, 16, 1, 1), 8, 4, "bias")
 
+# A segmentation head's last: an output of one channel lies alike in both layouts.
+_add("one-output-channel", "", (2, 24, 5, 23), 1, 2, "bias residual", stride=2, activation="sigmoid")
+
 # Groups.
 
 _add("groups", "quick", (1, 6, 4, 3), 4, 3, "bias", groups=2, stride=2)

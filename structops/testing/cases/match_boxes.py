@@ -73,6 +73,11 @@ CASES.add(
     "",
     batch(4, 3, 20, True, 0.7, 0.3, True, valid=torch.tensor([-1, 4, 2**40, -(2**40)])),
 )
+CASES.add(
+    "valid-of-a-type-that-cannot-hold-their-number",
+    "",
+    batch(2, 130, 9, True, 0.7, 0.3, True, valid=torch.tensor([127, -128], dtype=torch.int8)),
+)
 CASES.add("large", "large", drawn(60, 20_000, 0.7, 0.3, True))
 
 

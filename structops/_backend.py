@@ -245,6 +245,6 @@ class Op:
             return overload(*args)
         try:
             return overload(*args)
-        except RuntimeError:
+        except (AttributeError, RuntimeError):
             self._require_tensors(args)  # only now: an ordinary call does not pay for it
             raise

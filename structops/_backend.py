@@ -223,10 +223,16 @@ class Op:
                 f"use reverse mode (torch.autograd.grad, torch.autograd.functional)"
             )
 
+    def _require_tensors(self, args: tuple[Any, ...]) -> None:
+        """What is no tensor the dispatcher refuses in its own words, with the whole schema or worse."""
+        for declared, given in zip(torch._C.parse_schema(self.signature).arguments, args, strict=False):
+            if str(declared.type) == "Tensor" and not isinstance(given, torch.Tensor):
+                raise RuntimeError(f"{self.name}: {declared.name} must be a tensor, got {type(given).__name__}")
+
     def __call__(self, *args: Any) -> Any:
         first = _first(args)
         if not isinstance(first, torch.Tensor):
-            raise TypeError(f"{self.name}: the first argument must be a tensor, got {type(first).__name__}")
+            raise RuntimeError(f"{self.name}: the first argument must be a tensor, got {type(first).__name__}")
         if not self.differentiable:
             args = _detached(args)  # or torch takes a floating result for one with a gradient
         elif not torch.compiler.is_compiling():
@@ -234,4 +240,11 @@ class Op:
         if not _libraries.loaded("_C"):
             resolve(first.device.type)
             return self._checked("reference")(*args)
-        return self.overloads[resolve(first.device.type)](*args)
+        overload = self.overloads[resolve(first.device.type)]
+        if torch.compiler.is_compiling():
+            return overload(*args)
+        try:
+            return overload(*args)
+        except (AttributeError, RuntimeError):
+            self._require_tensors(args)  # only now: an ordinary call does not pay for it
+            raise

@@ -115,3 +115,20 @@ def test_tensors_on_two_devices_are_refused():
         ops.nms(BOXES.cuda(), SCORES, 0.5)
     with pytest.raises(RuntimeError, match="boxes must be on the same device as input"):
         ops.roi_align(torch.zeros(1, 1, 4, 4).cuda(), torch.zeros(1, 5), 2)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda boxes: ops.nms(boxes, None, 0.5), "nms: scores must be a tensor, got NoneType"),
+        (
+            lambda boxes: ops.batched_nms(boxes, boxes[:, 0], [1, 2], 0.5),
+            "batched_nms: idxs must be a tensor, got list",
+        ),
+        (lambda boxes: ops.nms([1, 2], boxes, 0.5), "nms: the first argument must be a tensor, got"),
+    ],
+)
+def test_what_is_no_tensor_is_named(backend, call, message):
+    with structops.backend(backend), pytest.raises(RuntimeError, match=message):
+        call(torch.rand(2, 4))

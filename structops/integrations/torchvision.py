@@ -30,18 +30,23 @@ import pkgutil
 import sys
 import warnings
 from collections.abc import Callable, Iterable
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
 import torchvision
 import torchvision.ops
 from torchvision.extension import _has_ops
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork
 
 from structops import integrations
 from structops.integrations import _torchvision_methods
 from structops.integrations._torchvision_devices import patched, problem, set_patched, usable
 from structops.integrations._torchvision_kernels import MAKERS
+
+#: what keeps a function of torchvision's as an attribute
+_HOLDERS = (RegionProposalNetwork, RoIHeads)
 
 _roi_align_module: ModuleType = sys.modules["torchvision.ops.roi_align"]  # the attribute is the function of that name
 
@@ -95,6 +100,41 @@ def _rebind(pairs: Iterable[tuple[Any, Any]]) -> None:
                     bound[name] = new
 
 
+def _pickled_as_found(pairs: Iterable[tuple[Any, Any]]) -> Callable[[], None]:
+    """Let functions say where they are to be found now, which is what pickle goes by. Returns what undoes it.
+
+    Models hold functions (``RegionProposalNetwork.box_similarity`` is ``box_iou``) and are pickled whole, by
+    ``torch.save`` and on their way to another process.
+    """
+
+    def move(function: Any, module: str, name: str) -> Callable[[], None]:
+        before = function.__module__, function.__qualname__
+        function.__module__, function.__qualname__ = module, name
+
+        def back() -> None:
+            function.__module__, function.__qualname__ = before
+
+        return back
+
+    undo = []
+    for original, mine in pairs:
+        place = original.__module__, original.__qualname__
+        undo.append(move(original, mine.__module__, f"_torchvision_{original.__name__.lstrip('_')}"))
+        undo.append(move(mine, *place))
+
+    def undo_all() -> None:
+        for back in undo:
+            back()
+
+    return undo_all
+
+
+def _state(self: torch.nn.Module) -> dict[str, Any]:
+    """A model's state to pickle: a file written under the patch is read without structops too."""
+    mine_of = {original: mine for original, mine in functions()}
+    return {k: mine_of.get(v, v) if isinstance(v, FunctionType) else v for k, v in vars(self).items()}
+
+
 def install() -> Callable[[], None]:
     if not _has_ops():
         raise ImportError(
@@ -119,11 +159,18 @@ def install() -> Callable[[], None]:
     deterministic = _roi_align_module._roi_align
     replacement = _deterministic_roi_align(deterministic)
     _roi_align_module._roi_align = replacement  # type: ignore[attr-defined]
+    as_before = _pickled_as_found(functions() if devices else ())
     if devices:
         _rebind(functions())
         _torchvision_methods.replace(methods())
+        for holder in _HOLDERS:
+            holder.__getstate__ = _state  # type: ignore[attr-defined]
 
     def restore() -> None:
+        for holder in _HOLDERS:
+            if vars(holder).get("__getstate__") is _state:
+                del holder.__getstate__  # type: ignore[attr-defined]
+        as_before()
         _torchvision_methods.restore(methods())
         _rebind((mine, original) for original, mine in functions())
         _roi_align_module._roi_align = deterministic  # type: ignore[attr-defined]

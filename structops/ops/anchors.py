@@ -77,7 +77,11 @@ def default_boxes(
     _require_tensors(op, "wh_pairs", wh_pairs)
     sizes = _flat(op, "grid_sizes", grid_sizes, single=False)
     image = _flat(op, "image_size", [image_size], single=False)
-    return _default_boxes(list(wh_pairs), sizes, image, [float(s) for s in steps or ()], clip)
+    require(
+        steps is None or isinstance(steps, list | tuple),
+        lambda: f"{op}: steps must be a number for each level, got {steps}",
+    )
+    return _default_boxes(list(wh_pairs), sizes, image, [_checks.number(op, "steps", s) for s in steps or ()], clip)
 
 
 def yolo_grid(
@@ -109,7 +113,9 @@ def yolo_grid(
     op = "yolo_grid"
     require(isinstance(like, torch.Tensor), lambda: f"{op}: like must be a tensor, got {type(like).__name__}")
     sizes = _flat(op, "grid_sizes", grid_sizes, single=False)
-    return _yolo_grid(like, sizes, _flat(op, "strides", strides), float(offset), with_stride)
+    return _yolo_grid(
+        like, sizes, _flat(op, "strides", strides), _checks.number(op, "offset", offset), bool(with_stride)
+    )
 
 
 def cell_anchors(

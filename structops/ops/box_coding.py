@@ -64,8 +64,9 @@ def decode_boxes(
     """
     number = _coding("decode_boxes", coding, normalize_by_size)
     _check_operands("decode_boxes", "deltas", deltas, anchors, classes=True)
-    clip, side = _number("decode_boxes", "bbox_xform_clip", bbox_xform_clip), _number("decode_boxes", "stride", stride)
-    options = (number, _four("decode_boxes", weights), clip, side)
+    clip = _checks.number("decode_boxes", "bbox_xform_clip", bbox_xform_clip)
+    side = _checks.number("decode_boxes", "stride", stride)
+    options = (number, _checks.divisors("decode_boxes", "weights", weights), clip, side)
     shape = deltas.shape
     if shape[-1] != 4:
         shape = torch.Size((*shape[:-1], shape[-1] // 4, 4))
@@ -106,7 +107,11 @@ def encode_boxes(
     """
     number = _coding("encode_boxes", coding, normalize_by_size)
     _check_operands("encode_boxes", "boxes", boxes, anchors, classes=False)
-    options = (number, _four("encode_boxes", weights), _number("encode_boxes", "stride", stride))
+    options = (
+        number,
+        _checks.divisors("encode_boxes", "weights", weights),
+        _checks.number("encode_boxes", "stride", stride),
+    )
     return _encode_boxes(*_rows("encode_boxes", "boxes", boxes, anchors), *options).reshape(boxes.shape)
 
 
@@ -116,22 +121,6 @@ def _coding(op: str, coding: str, normalize_by_size: bool) -> int:
         lambda: f"{op}: coding must be one of {', '.join(PUBLIC_CODINGS)}, got {coding!r}",
     )
     return CODINGS.index("pixel_distances" if coding == "distances" and not normalize_by_size else coding)
-
-
-def _four(op: str, weights: Sequence[float]) -> list[float]:
-    require(
-        isinstance(weights, list | tuple) and len(weights) == 4,
-        lambda: f"{op}: weights must be four numbers, got {weights}",
-    )
-    return [float(w) for w in weights]
-
-
-def _number(op: str, name: str, value: float) -> float:
-    require(
-        isinstance(value, int | float | torch.SymFloat | torch.SymInt),
-        lambda: f"{op}: {name} must be a number, got {type(value).__name__}",
-    )
-    return float(value)
 
 
 def _check_operands(op: str, name: str, coded: torch.Tensor, anchors: torch.Tensor, classes: bool) -> None:

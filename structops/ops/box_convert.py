@@ -74,6 +74,10 @@ def clip_boxes(boxes: torch.Tensor, size: Sequence[float] | torch.Tensor) -> tor
     """
     _check("clip_boxes", boxes)
     wide = boxes.to(torch.promote_types(boxes.dtype, torch.float32))  # autocast refuses to join halves on a CPU
+    require(
+        isinstance(size, torch.Tensor | list | tuple),
+        lambda: f"clip_boxes: size must be (height, width), a tensor or pairs, got {type(size).__name__}",
+    )
     if not isinstance(size, torch.Tensor) and any(isinstance(side, list | tuple) for side in size):
         size = _checks.image_sizes("clip_boxes", "size", size, boxes.device)
     if isinstance(size, torch.Tensor):
@@ -90,6 +94,8 @@ def clip_boxes(boxes: torch.Tensor, size: Sequence[float] | torch.Tensor) -> tor
         limit = torch.cat((limit, limit), -1)
         return wide.clamp(torch.zeros_like(limit), limit).to(boxes.dtype)
     require(len(size) == 2, lambda: f"clip_boxes: size must be (height, width), got {len(size)} numbers")
+    for side in size:
+        _checks.image_side("clip_boxes", "size", side)
     height, width = size
     x, y = wide[..., 0::2].clamp(0, width), wide[..., 1::2].clamp(0, height)
     return torch.stack((x, y), -1).flatten(-2).to(boxes.dtype)

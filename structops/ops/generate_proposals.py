@@ -13,6 +13,7 @@ from structops._backend import Op
 from structops._checks import require
 
 NAME = "generate_proposals"
+MAX_STRIDE = 2**31
 MAX_LEVELS = 8  # kMaxProposalLevels in csrc/generate_proposals/generate_proposals.h
 
 
@@ -79,12 +80,12 @@ def generate_proposals(
             lambda name=name: f"{NAME}: {name} must be a list of tensors, one per level",  # type: ignore[misc]
         )
     require(len(objectness) > 0, lambda: f"{NAME}: objectness must be 1 to {MAX_LEVELS} maps, got 0")
-    steps: list[Any] = [[pair, pair] if isinstance(pair, int) else pair for pair in strides or ()]
-    if strides is not None:
-        require(
-            all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in steps),
-            lambda: f"{NAME}: strides must be a number or a pair (y, x) for each level, got {strides}",
-        )
+    steps = _steps(strides)
+    _checks.count_of_results(NAME, "post_nms_top_n", post_nms_top_n)
+    thresholds = [
+        _checks.number(NAME, name, value)
+        for name, value in (("nms_thresh", nms_thresh), ("min_size", min_size), ("score_thresh", score_thresh))
+    ]
     image_sizes = _checks.image_sizes(NAME, "image_sizes", image_sizes, objectness[0].device)
     with torch.no_grad():
         return _generate_proposals(
@@ -92,15 +93,29 @@ def generate_proposals(
             list(deltas),
             image_sizes,
             [] if anchors is None else list(anchors),
-            [n for pair in steps for n in pair],
+            steps,
             pre_nms_top_n,
             post_nms_top_n,
-            float(nms_thresh),
-            float(min_size),
-            float(score_thresh),
-            [float(weight) for weight in weights],
-            float(bbox_xform_clip),
+            *thresholds,
+            _checks.divisors(NAME, "weights", weights),
+            _checks.number(NAME, "bbox_xform_clip", bbox_xform_clip),
         )
+
+
+def _steps(strides: Sequence[int | Sequence[int]] | None) -> list[int]:
+    """(y, x) of each level, one after the other."""
+    if strides is None:
+        return []
+
+    def message() -> str:
+        return f"{NAME}: strides must be a number below 2^31 or a pair (y, x) for each level, got {strides}"
+
+    require(isinstance(strides, list | tuple), message)
+    pairs: list[Any] = [(pair, pair) if isinstance(pair, int) else pair for pair in strides]
+    require(all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs), message)
+    steps = [n for pair in pairs for n in pair]
+    require(all(isinstance(n, int) and 0 <= n < MAX_STRIDE for n in steps), message)
+    return steps
 
 
 def _check_level(i, score, delta, prior, first, grid) -> None:

@@ -35,6 +35,10 @@ def nms_1d(
     Raises:
         RuntimeError: for a wrong rank, dtype, device or length, or a negative threshold.
     """
+    for name, tensor in (("segments", segments), ("scores", scores)):
+        _checks.tensor(NAME, name, tensor)
+    if idxs is not None:
+        _checks.tensor(NAME, "idxs", idxs)
     _check(segments, scores, iou_threshold, idxs)
     boxes = segments.new_zeros(segments.shape[0], 4)  # not by torch.stack, which CPU autocast refuses halves
     boxes[:, ::2] = segments

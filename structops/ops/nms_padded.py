@@ -10,7 +10,6 @@ from structops._checks import require
 from structops.ops.nms import check_iou_threshold
 
 NAME = "nms_padded"
-MOST = 2**31  # results of an image, far beyond any use: a slip of the keyboard should not be an allocator's affair
 
 
 def nms_padded(
@@ -55,10 +54,9 @@ def nms_padded(
     for name, optional in (("idxs", idxs), ("valid", valid)):
         if optional is not None:
             _checks.tensor(NAME, name, optional)
-    require(
-        isinstance(max_output, int | torch.SymInt) and 0 <= max_output < MOST,
-        lambda: f"{NAME}: max_output must be a whole number from 0 to {MOST - 1}, got {max_output}",
-    )
+    _checks.count_of_results(NAME, "max_output", max_output)
+    if score_threshold is not None:
+        score_threshold = _checks.number(NAME, "score_threshold", score_threshold)
     return _nms_padded(boxes, scores, idxs, valid, iou_threshold, max_output, score_threshold)
 
 

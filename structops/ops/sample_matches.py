@@ -44,13 +44,16 @@ def sample_matches(
     Raises:
         RuntimeError: for a wrong rank, dtype or device, or a number out of range.
     """
+    _checks.tensor("sample_matches", "matches", matches)
     if not isinstance(seed, torch.Tensor):
         require(
             isinstance(seed, torch.SymInt) or (isinstance(seed, int) and -(2**63) <= seed < 2**63),
             lambda: f"sample_matches: seed must be an integer of 64 bits or a tensor of one, got {seed!r}",
         )
         seed = torch.full((), seed, dtype=torch.int64, device=matches.device)  # written there: a copy would be a sync
-    return _sample_matches(matches, num_samples, float(positive_fraction), seed)
+    return _sample_matches(
+        matches, num_samples, _checks.number("sample_matches", "positive_fraction", positive_fraction), seed
+    )
 
 
 def _check(matches, num_samples, positive_fraction, seed) -> None:

@@ -104,12 +104,29 @@ def select_detections(
         raise ValueError(f'{op}: activation must be "softmax" or "sigmoid", got {activation!r}')
     if coding not in ("deltas", "distances"):
         raise ValueError(f'{op}: coding must be "deltas" or "distances", got {coding!r}')
+    for name, tensor in (("class_scores", class_scores), ("box_deltas", box_deltas)):
+        _checks.tensor(op, name, tensor)
+    for name, optional in (("valid", valid), ("centerness", centerness)):
+        if optional is not None:
+            _checks.tensor(op, name, optional)
+    require(
+        isinstance(proposals, torch.Tensor | list | tuple),
+        lambda: f"{op}: proposals must be a tensor or a list of tensors, got {type(proposals).__name__}",
+    )
+    require(
+        levels is None or isinstance(levels, list | tuple | torch.Size),
+        lambda: f"{op}: levels must be a list of sizes, got {levels}",
+    )
+    _checks.count_of_results(op, "detections_per_img", detections_per_img)
     for name, limit in (("topk_candidates", topk_candidates), ("per_class_topk", per_class_topk)):
         require(
-            limit is None or limit > 0,
+            limit is None or (isinstance(limit, int | torch.SymInt) and bool(limit > 0)),
             lambda name=name, limit=limit: f"{op}: {name}, where it is given, must be positive, got {limit}",  # type: ignore[misc]
         )
-    require(background is None or background >= 0, lambda: f"{op}: background must not be negative, got {background}")
+    require(
+        background is None or (isinstance(background, int | torch.SymInt) and bool(background >= 0)),
+        lambda: f"{op}: background must be a class, 0 or more, got {background}",
+    )
     if isinstance(proposals, torch.Tensor):
         boxes = proposals
     else:
@@ -129,11 +146,11 @@ def select_detections(
         activation == "sigmoid",
         -1 if background is None else background,
         coding == "distances",
-        [float(weight) for weight in weights],
-        float(bbox_xform_clip),
-        float(score_thresh),
-        float(nms_thresh),
-        None if min_size is None else float(min_size),
+        _checks.divisors(op, "weights", weights),
+        _checks.number(op, "bbox_xform_clip", bbox_xform_clip),
+        _checks.number(op, "score_thresh", score_thresh),
+        _checks.number(op, "nms_thresh", nms_thresh),
+        None if min_size is None else _checks.number(op, "min_size", min_size),
         topk_candidates or 0,
         per_class_topk or 0,
         detections_per_img,

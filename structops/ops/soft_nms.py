@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 
+from structops import _checks
 from structops._backend import Op
 from structops._checks import require
 from structops.ops.nms import check_classes, check_nms
@@ -58,6 +59,10 @@ def soft_nms(
             that is not positive and finite, or an unknown ``method``.
     """
     require(method in METHODS, lambda: f"{NAME}: method must be one of {', '.join(METHODS)}, got {method!r}")
+    for name, tensor in (("boxes", boxes), ("scores", scores)):
+        _checks.tensor(NAME, name, tensor)
+    if max_output is not None:
+        _checks.count_of_results(NAME, "max_output", max_output)
     most = scores.shape[0] if max_output is None and scores.dim() == 1 else max_output or 0
     return _soft_nms(boxes, scores, idxs, iou_threshold, METHODS.index(method), sigma, score_threshold, most)
 

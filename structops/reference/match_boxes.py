@@ -32,7 +32,7 @@ def match_boxes(
     compute = torch.promote_types(torch.promote_types(gt.dtype, anchors.dtype), torch.float32)
     shape = (*gt.shape[:-2], anchors.shape[-2])
     truths = gt.shape[-2]
-    counts = torch.as_tensor(truths, device=gt.device) if valid is None else valid.clamp(0, truths)
+    counts = torch.as_tensor(truths, device=gt.device) if valid is None else valid.long().clamp(0, truths)
     if truths == 0:
         matches = torch.full(shape, BELOW_LOW_THRESHOLD, dtype=torch.int64, device=gt.device)
         return matches, torch.zeros(shape, dtype=compute, device=gt.device)

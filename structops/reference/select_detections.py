@@ -102,7 +102,7 @@ def select_detections(
     codes = box_deltas.to(compute).reshape(images, rows, box_deltas.shape[2] // 4, 4)
     level = torch.arange(max(len(levels), 1)).repeat_interleave(torch.tensor(levels or [rows])).to(boxes.device)
     for b in range(images):
-        used = rows if valid is None else int(valid[b].clamp(0, rows))
+        used = rows if valid is None else min(max(int(valid[b]), 0), rows)
         passed = all_scores[b, :used] > score_thresh
         if background >= 0:
             passed[:, background] = False

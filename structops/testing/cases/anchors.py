@@ -290,7 +290,8 @@ BOX_ERRORS = (
     ErrorCase("image-length", _refused(GOOD_BOXES, image_size=(1, 2, 3)), r"image_size must hold pairs of ints"),
     ErrorCase("steps-count", _refused(GOOD_BOXES, steps=[8.0]), r"steps must have one number a level, got 1 for 2"),
     ErrorCase("steps-zero", _refused(GOOD_BOXES, steps=[8.0, 0.0]), r"steps must be positive and finite"),
-    ErrorCase("steps-nan", _refused(GOOD_BOXES, steps=[NAN, 8.0]), r"steps must be positive and finite"),
+    ErrorCase("steps-nan", _refused(GOOD_BOXES, steps=[NAN, 8.0]), r"steps must be a number, got NaN"),
+    ErrorCase("steps-one", _refused(GOOD_BOXES, steps=8.0), r"steps must be a number for each level, got 8.0"),
 )
 POINT_ERRORS = (
     *(case for case in _bad_grids(GOOD_POINTS) if case.name != "grids-count"),
@@ -299,7 +300,8 @@ POINT_ERRORS = (
     *_bad_strides(GOOD_POINTS),
     ErrorCase("like-none", _refused(GOOD_POINTS, like=None), r"like must be a tensor"),
     ErrorCase("like-integer", _refused(GOOD_POINTS, like=torch.zeros(1).int()), r"like must be float16"),
-    ErrorCase("offset", _refused(GOOD_POINTS, offset=NAN), r"offset must be finite and below"),
+    ErrorCase("offset", _refused(GOOD_POINTS, offset=NAN), r"offset must be a number, got NaN"),
+    ErrorCase("offset-infinite", _refused(GOOD_POINTS, offset=INF), r"offset must be finite and below"),
 )
 
 

@@ -152,7 +152,9 @@ def _errors(op: str, name: str) -> tuple[ErrorCase, ...]:
         ("anchors-count", {"anchors": torch.rand(3, 4)}, rf"leading dimensions of anchors must broadcast .*{name}"),
         ("anchors-rank", {"anchors": torch.rand(2, 5, 4)}, r"leading dimensions of anchors must broadcast"),
         ("coding", {"coding": "offsets"}, r"coding must be one of deltas, distances, cells, got 'offsets'"),
-        ("weights", {"weights": (1.0, 1.0)}, r"weights must be four numbers, got 2"),
+        ("weights", {"weights": (1.0, 1.0)}, r"weights must be 4 finite numbers other than 0, got \(1"),
+        ("weights-zero", {"weights": (1.0, 1.0, 0.0, 1.0)}, r"weights must be 4 finite numbers other than 0"),
+        ("weights-nan", {"weights": (1.0, NAN, 1.0, 1.0)}, r"weights must be 4 finite numbers other than 0"),
     ]
     below: dict[str, Any] = {
         name: torch.rand(6, 2, 4),

@@ -89,6 +89,11 @@ CONVERT_ERRORS = (
 CLIP_ERRORS = (
     *_errors(_CLIPPING),
     ErrorCase("size-length", _refused(_CLIPPING, size=(1, 2, 3)), r"size must be \(height, width\), got 3 numbers"),
+    ErrorCase(
+        "size-number", _refused(_CLIPPING, size=7), r"size must be \(height, width\), a tensor or pairs, got int"
+    ),
+    ErrorCase("size-none", _refused(_CLIPPING, size=(None, 7)), r"size must be numbers of 0 or more, got None"),
+    ErrorCase("size-nan", _refused(_CLIPPING, size=(NAN, 7)), r"size must be numbers of 0 or more, got nan"),
     ErrorCase("size-shape", _refused(_CLIPPING, size=torch.zeros(3, 2)), r"size must be .*\[2, 2\]"),
     ErrorCase("size-device", _refused(_CLIPPING, size=torch.zeros(2, 2, device="meta")), r"size must be on the same"),
 )

@@ -73,6 +73,11 @@ CASES.add(
     "",
     batch(4, 3, 20, True, 0.7, 0.3, True, valid=torch.tensor([-1, 4, 2**40, -(2**40)])),
 )
+CASES.add(
+    "valid-of-a-type-that-cannot-hold-their-number",
+    "",
+    batch(2, 130, 9, True, 0.7, 0.3, True, valid=torch.tensor([127, -128], dtype=torch.int8)),
+)
 CASES.add("large", "large", drawn(60, 20_000, 0.7, 0.3, True))
 
 
@@ -225,7 +230,7 @@ def torchvision_matcher(gt, anchors, high_threshold, low_threshold, allow_low_qu
     gt, anchors = gt.to(common), anchors.to(common)
     matcher = Matcher(high_threshold, low_threshold, allow_low_quality_matches)
     images = gt if gt.dim() == 3 else gt[None]
-    counts = [images.shape[1]] * len(images) if valid is None else valid.clamp(0, images.shape[1]).tolist()
+    counts = [images.shape[1]] * len(images) if valid is None else valid.long().clamp(0, images.shape[1]).tolist()
     matches, ious = [], []
     for i, (truths, count) in enumerate(zip(images, counts, strict=True)):
         mine = anchors[i] if anchors.dim() == 3 else anchors

@@ -170,7 +170,12 @@ ERRORS = (
     ErrorCase("valid-device", _refused(valid=torch.ones(2, 4, device="meta").bool()), r"valid must be on the same dev"),
     ErrorCase("threshold-negative", _refused(iou_threshold=-0.1), r"iou_threshold must be 0 or more"),
     ErrorCase("threshold-nan", _refused(iou_threshold=NAN), r"iou_threshold must be 0 or more"),
-    ErrorCase("max-output-negative", _refused(max_output=-1), r"max_output must be 0 or more"),
+    ErrorCase("max-output-negative", _refused(max_output=-1), r"max_output must be a whole number from 0"),
+    ErrorCase(
+        "max-output-absurd", _refused(max_output=2**40), r"max_output must be a whole number from 0 to 2147483647"
+    ),
+    ErrorCase("max-output-fraction", _refused(max_output=1.5), r"max_output must be a whole number"),
+    ErrorCase("score-threshold-nan", _refused(score_threshold=NAN), r"score_threshold must be a number, got NaN"),
 )
 
 

@@ -78,7 +78,7 @@ ERRORS = tuple(
         ("num_samples-many", {"num_samples": 2049}, r"num_samples must be 1 to 2048, got 2049"),
         ("positive_fraction-negative", {"positive_fraction": -0.1}, r"positive_fraction must be 0 to 1"),
         ("positive_fraction-above-one", {"positive_fraction": 1.1}, r"positive_fraction must be 0 to 1"),
-        ("positive_fraction-nan", {"positive_fraction": NAN}, r"positive_fraction must be 0 to 1"),
+        ("positive_fraction-nan", {"positive_fraction": NAN}, r"positive_fraction must be a number, got NaN"),
         ("seed-float", {"seed": 1.5}, r"seed must be an integer of 64 bits"),
         ("seed-too-large", {"seed": 2**63}, r"seed must be an integer of 64 bits"),
         ("seed-several", {"seed": torch.zeros(2, dtype=torch.int64)}, r"seed must be one int64 number"),

@@ -87,6 +87,11 @@ def _(g):
     return head(g, 3, 24, 3, valid=counts, image_sizes=torch.tensor([[50.5, 99.25]] * 3))
 
 
+@CASES.add("valid-of-a-type-that-cannot-hold-the-rows")
+def _(g):
+    return head(g, 2, 130, 2, valid=torch.tensor([127, -128], dtype=torch.int8))
+
+
 # Limits and thresholds.
 
 CASES.add("threshold=0", "", lambda g: head(g, 1, 20, 3, score_thresh=0.0, detections_per_img=100))
@@ -178,16 +183,23 @@ _ERRORS: tuple[tuple[str, dict[str, Any], str], ...] = (
     ("levels-nine", {"levels": (5, 0, 0, 0, 0, 0, 0, 0, 0)}, r"levels must be at most 8"),
     ("topk-beyond-2048", {"topk_candidates": 2049}, r"topk_candidates must be at most 2048"),
     ("background-high", {"background": 3}, r"background must be one of the 3 classes"),
-    ("background-negative", {"background": -1}, r"background must not be negative"),
-    ("weights-three", {"weights": (1, 1, 1)}, r"weights must be 4 numbers"),
-    ("weights-zero", {"weights": (1, 1, 0, 1)}, r"weights must be 4 numbers other than 0"),
-    ("clip-nan", {"bbox_xform_clip": NAN}, r"bbox_xform_clip must not be NaN"),
-    ("score-threshold-nan", {"score_thresh": NAN}, r"score_thresh must not be NaN"),
-    ("min-size-nan", {"min_size": NAN}, r"min_size must not be NaN"),
+    ("background-negative", {"background": -1}, r"background must be a class, 0 or more"),
+    ("weights-three", {"weights": (1, 1, 1)}, r"weights must be 4 finite numbers"),
+    ("weights-zero", {"weights": (1, 1, 0, 1)}, r"weights must be 4 finite numbers other than 0"),
+    ("weights-nan", {"weights": (1, 1, NAN, 1)}, r"weights must be 4 finite numbers other than 0"),
+    ("clip-nan", {"bbox_xform_clip": NAN}, r"bbox_xform_clip must be a number, got NaN"),
+    ("score-threshold-nan", {"score_thresh": NAN}, r"score_thresh must be a number, got NaN"),
+    ("min-size-nan", {"min_size": NAN}, r"min_size must be a number, got NaN"),
+    ("image_sizes-nan", {"image_sizes": [(5, NAN), (5, 5)]}, r"image_sizes must be numbers of 0 or more, got nan"),
+    ("scores-list", {"class_scores": [0.5]}, r"class_scores must be a tensor, got list"),
+    ("proposals-none", {"proposals": None}, r"proposals must be a tensor or a list of tensors, got NoneType"),
+    ("levels-number", {"levels": 5}, r"levels must be a list of sizes, got 5"),
+    ("topk-fraction", {"topk_candidates": 1.5}, r"topk_candidates, where it is given, must be positive, got 1.5"),
+    ("detections-absurd", {"detections_per_img": 2**40}, r"detections_per_img must be a whole number from 0 to 2147"),
     ("iou-negative", {"nms_thresh": -0.5}, r"nms_thresh must be 0 or more"),
     ("topk-zero", {"topk_candidates": 0}, r"topk_candidates, where it is given, must be positive"),
     ("both-topk", {"topk_candidates": 4, "per_class_topk": 4}, r"per_class_topk does not go together with"),
-    ("detections-negative", {"detections_per_img": -1}, r"detections_per_img must not be negative"),
+    ("detections-negative", {"detections_per_img": -1}, r"detections_per_img must be a whole number from 0"),
 )
 
 

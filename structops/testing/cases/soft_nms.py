@@ -115,7 +115,11 @@ ERRORS = (
     ErrorCase("sigma-zero", _refused(sigma=0.0), r"sigma must be positive and finite"),
     ErrorCase("sigma-nan", _refused(sigma=NAN), r"sigma must be positive and finite"),
     ErrorCase("score-threshold-negative", _refused(score_threshold=-1.0), r"score_threshold must be 0 or more"),
-    ErrorCase("max-output-negative", _refused(max_output=-1), r"max_output must be 0 or more"),
+    ErrorCase("max-output-negative", _refused(max_output=-1), r"max_output must be a whole number from 0"),
+    ErrorCase(
+        "max-output-absurd", _refused(max_output=2**40), r"max_output must be a whole number from 0 to 2147483647"
+    ),
+    ErrorCase("scores-list", _refused(scores=[0.5]), r"scores must be a tensor, got list"),
 )
 
 SPECS = (

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 
 from structops import ops
-from structops.testing.cases.mask_targets import bitmaps, outlines
+from structops.testing.cases.mask_targets import bitmaps
 from structops.testing.workloads import Cost, Trial, Workload, generator, torchvision_ops
 from structops.testing.workloads.nms import HEIGHT, WIDTH, spread_boxes
 
@@ -61,10 +62,19 @@ def _coco(outlines: tuple[torch.Tensor, ...], boxes: torch.Tensor, matched: torc
     return torch.stack(targets)
 
 
+def blobs(objects: int, points: int, draw: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """``(points, rings, objects)``: a smooth outline each, of as many points."""
+    angle = torch.arange(points) * (2 * math.pi / points)
+    turn, size, x, y = torch.rand(4, objects, 1, generator=draw).unbind()
+    radius = (30 + 200 * size) * (1 + 0.3 * torch.sin(3 * angle + 2 * math.pi * turn))
+    outline = torch.stack([x * WIDTH + radius * angle.cos(), y * HEIGHT + radius * angle.sin()], -1)
+    return outline.view(-1, 2), torch.arange(objects + 1) * points, torch.arange(objects + 1)
+
+
 def make_polygons(count: int, objects: int, points: int, name: str, device: torch.device) -> Trial:
     draw = generator(name)
-    found = outlines(draw, [1] * objects, points, HEIGHT, WIDTH)
-    shapes = found[0].float().to(device), found[1].to(device), found[2].to(device)
+    points_, rings, objects_ = (t.to(device) for t in blobs(objects, points, draw))
+    shapes = points_, rings, objects_
     boxes = spread_boxes(count, draw).to(device)
     matched = torch.randint(objects, (count,), generator=draw).to(device)
     run: Any = functools.partial(ops.polygon_mask_targets, *shapes, boxes, matched, SIDE)
@@ -77,7 +87,7 @@ def make_polygons(count: int, objects: int, points: int, name: str, device: torc
             assert ((peer_result.to(result) <= near) & (peer_result.to(result) >= far)).all()
 
     # Points and boxes read once, targets written once; that each row of a target meets each edge.
-    moved = count * (16 + 8 + 4 * SIDE * SIDE) + found[0].numel() * 4
+    moved = count * (16 + 8 + 4 * SIDE * SIDE) + shapes[0].numel() * 4
     return Trial(run, peer, "pycocotools, box by box", check, lambda _: Cost(moved, 2 * count * points * SIDE))
 
 

@@ -116,7 +116,7 @@ inline void sum_tile(const Product& p, const Chunk<R>& chunk, const R* panel, in
 }
 
 // The runs of one tile, to an output whose channels are next to each other.
-template <class S, class R, class A>
+template <Activation kKind, class S, class R, class A>
 inline void put_channels(const std::vector<Run>& runs, int64_t first_lane, const Chunk<R>& chunk, const A* sums,
                          const Destination& to, const Epilogue<S, A>& e, S* out) {
   for (int64_t i = 0; i < chunk.count(); ++i) {
@@ -126,14 +126,14 @@ inline void put_channels(const std::vector<Run>& runs, int64_t first_lane, const
       const int64_t x = at.x * to.stride_x + run.phase_x - to.padding_x;
       if (y < 0 || y >= to.height || x < 0 || x >= to.width) continue;
       const int64_t o = ((at.image * to.height + y) * to.width + x) * to.channels + run.channel;
-      finish_channels(e, sums + i * kTileLanes<A> + run.lane - first_lane, run.channel, run.count,
-                      e.residual ? e.residual + o : nullptr, out + o);
+      finish_channels<kKind>(e, sums + i * kTileLanes<A> + run.lane - first_lane, run.channel, run.count,
+                             e.residual ? e.residual + o : nullptr, out + o);
     }
   }
 }
 
 // The same where rows of a channel are next to each other. A run with all phases of a row fills it without gaps.
-template <class S, class R, class A>
+template <Activation kKind, class S, class R, class A>
 inline void put_rows(const std::vector<Run>& runs, int64_t first_lane, const Chunk<R>& chunk, const A* sums,
                      const Destination& to, const Epilogue<S, A>& e, S* out) {
   alignas(64) A row[kChunk * kTileLanes<A>];
@@ -151,8 +151,8 @@ inline void put_rows(const std::vector<Run>& runs, int64_t first_lane, const Chu
         for (int64_t i = 0; i < end - begin; ++i) copy_run(from + i * kTileLanes<A>, run.count, row + i * run.count);
         const int64_t first = std::max<int64_t>(0, -x0), last = std::min((end - begin) * run.count, to.width - x0);
         if (first < last)
-          finish_row(e, row + first, run.channel, last - first, e.residual ? e.residual + o + x0 + first : nullptr,
-                     out + o + x0 + first);
+          finish_row<kKind>(e, row + first, run.channel, last - first,
+                            e.residual ? e.residual + o + x0 + first : nullptr, out + o + x0 + first);
         continue;
       }
       for (int64_t j = 0; j < run.count; ++j) {
@@ -163,8 +163,8 @@ inline void put_rows(const std::vector<Run>& runs, int64_t first_lane, const Chu
           row[i] = from[i * kTileLanes<A> + j];
           if (e.residual) residual[i] = e.residual[o + x0 + j + i * to.stride_x];
         }
-        finish_row(e, row + first, run.channel, last - first, e.residual ? residual + first : nullptr,
-                   finished + first);
+        finish_row<kKind>(e, row + first, run.channel, last - first, e.residual ? residual + first : nullptr,
+                          finished + first);
         for (int64_t i = first; i < last; ++i) out[o + x0 + j + i * to.stride_x] = finished[i];
       }
     }
@@ -247,7 +247,10 @@ void convolve(std::vector<Task<R, A>>& tasks, const Destination& to, const Epilo
       for (int64_t t = first; t < last; ++t) {
         const Tile& tile = task.tiles[static_cast<size_t>(t)];
         sum_tile(task.product, chunk, task.panels + t * task.tile_size(), tile.vectors, task.finite, sums);
-        (to.planar ? put_rows<S, R, A> : put_channels<S, R, A>)(tile.runs, tile.first_lane, chunk, sums, to, e, out);
+        with_activation(e.activation, [&](auto kind) {
+          (to.planar ? put_rows<kind(), S, R, A> : put_channels<kind(), S, R, A>)(tile.runs, tile.first_lane, chunk,
+                                                                                  sums, to, e, out);
+        });
       }
     }
   });

@@ -62,7 +62,9 @@ void depthwise(const ConvTransposeParams& p, const S* input, const S* weight, co
           store(sums.data() + c, sum);
         }
         const int64_t o = (item * p.out_width + ox) * channels;
-        finish_channels(e, sums.data(), 0, channels, e.residual ? e.residual + o : nullptr, out + o);
+        with_activation(e.activation, [&](auto kind) {
+          finish_channels<kind()>(e, sums.data(), 0, channels, e.residual ? e.residual + o : nullptr, out + o);
+        });
       }
     }
   });
@@ -111,8 +113,10 @@ void depthwise_rows(const ConvTransposeParams& p, const S* input, const S* weigh
             for (int64_t i = 0, x = first; i < group.count; ++i, x += p.stride_width)
               if (x >= 0 && x < p.out_width) row[static_cast<size_t>(x)] = sums[static_cast<size_t>(i)];
           }
-        finish_row(e, row.data(), channel, p.out_width, e.residual ? e.residual + item * p.out_width : nullptr,
-                   out + item * p.out_width);
+        with_activation(e.activation, [&](auto kind) {
+          finish_row<kind()>(e, row.data(), channel, p.out_width,
+                             e.residual ? e.residual + item * p.out_width : nullptr, out + item * p.out_width);
+        });
       }
   });
 }

@@ -61,7 +61,6 @@ class Heatmap {
         rows_(height + 4),
         cells_((width + W) / W * W),
         pitch_(cells_ + std::max(W, 4)),  // a cell reads four pixels, and baseline doubles come by two
-
         padded_(rows_ * pitch_),
         least_(int64_t(rows_) * cells_),
         most_(least_.size()),

@@ -111,10 +111,14 @@ def _steps(strides: Sequence[int | Sequence[int]] | None) -> list[int]:
         return f"{NAME}: strides must be a number below 2^31 or a pair (y, x) for each level, got {strides}"
 
     require(isinstance(strides, list | tuple), message)
-    pairs: list[Any] = [(pair, pair) if isinstance(pair, int) else pair for pair in strides]
+    whole = (int, torch.SymInt)
+    pairs: list[Any] = [(pair, pair) if isinstance(pair, whole) else pair for pair in strides]
     require(all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in pairs), message)
     steps = [n for pair in pairs for n in pair]
-    require(all(isinstance(n, int) and 0 <= n < MAX_STRIDE for n in steps), message)
+    require(all(isinstance(n, whole) for n in steps), message)
+    for n in steps:
+        require(n >= 0, message)
+        require(n < MAX_STRIDE, message)
     return steps
 
 

@@ -6,8 +6,7 @@ namespace structops {
 
 inline void check_rotated_boxes(const char* op, const char* name, const Tensor& boxes) {
   STRUCTOPS_CHECK(boxes.dim() == 2 && boxes.size(1) == 5, op, ": ", name,
-                  " must be [N, 5] (centre x, centre y, width, height, angle), got ",
-                  shape_text(boxes));
+                  " must be [N, 5] (centre x, centre y, width, height, angle), got ", shape_text(boxes));
   check_floating(op, name, boxes);
 }
 

@@ -56,10 +56,10 @@ inline void check_proposals(const ProposalArguments& a) {
     if (a.anchors.empty()) continue;
     const Tensor& n = a.anchors[i];
     const int64_t rows = a.strides.empty() ? scores : o.size(1);
-    STRUCTOPS_CHECK(n.dim() == 2 && n.size(0) == rows && n.size(1) == 4, op, ": anchors[", i, "] must be [",
-                    a.strides.empty() ? "H * W * A" : "A", ", 4] = [", rows, ", 4] (x1, y1, x2, y2), got ", shape_text(n),
-                    a.strides.empty() && n.dim() == 2 && n.size(0) == o.size(1) ? " (those of a cell go with strides)"
-                                                                                : "");
+    STRUCTOPS_CHECK(
+        n.dim() == 2 && n.size(0) == rows && n.size(1) == 4, op, ": anchors[", i, "] must be [",
+        a.strides.empty() ? "H * W * A" : "A", ", 4] = [", rows, ", 4] (x1, y1, x2, y2), got ", shape_text(n),
+        a.strides.empty() && n.dim() == 2 && n.size(0) == o.size(1) ? " (those of a cell go with strides)" : "");
     STRUCTOPS_CHECK(is_floating(n.scalar_type()), op, ": anchors[", i, "] must be floating point, got ",
                     torch::headeronly::toString(n.scalar_type()));
     STRUCTOPS_CHECK(n.device() == first.device(), op, ": anchors[", i, "] must be on the same device as objectness");

@@ -5,8 +5,8 @@
 // kept until then.
 
 #include "common/cpu/vec.h"
-#include "sigmoid_focal_loss/focal_math.h"
 #include "common/cpu/vector_math.h"
+#include "sigmoid_focal_loss/focal_math.h"
 
 // Classes are written out as targets for this many elements at a time, which stay in the first-level cache.
 constexpr int64_t kFocalBlock = 512;

@@ -173,15 +173,15 @@ inline void store_part(D* p, Vec<float> v, int64_t n) {
 }
 #else
 template <class S>
-inline Vec<acc_t<S>> load_part(const S* p, int64_t n) {
-  alignas(64) S part[kLanes<acc_t<S>>];
+inline Vec<acc_t<S> > load_part(const S* p, int64_t n) {
+  alignas(64) S part[kLanes<acc_t<S> >];
   std::memset(static_cast<void*>(part), 0, sizeof part);
   for (int64_t i = 0; i < n; ++i) part[i] = p[i];
   return load(part);
 }
 template <class D>
-inline void store_part(D* p, Vec<acc_t<D>> v, int64_t n) {
-  alignas(64) D part[kLanes<acc_t<D>>];
+inline void store_part(D* p, Vec<acc_t<D> > v, int64_t n) {
+  alignas(64) D part[kLanes<acc_t<D> >];
   store(part, v);
   for (int64_t i = 0; i < n; ++i) p[i] = part[i];
 }

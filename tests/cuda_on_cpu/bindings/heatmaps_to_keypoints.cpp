@@ -1,5 +1,4 @@
 #include "heatmaps_to_keypoints/heatmaps_to_keypoints_cuda.h"
-
 #include "launchers.h"
 
 using namespace structops::cuda;

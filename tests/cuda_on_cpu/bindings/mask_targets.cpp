@@ -1,6 +1,5 @@
-#include "mask_targets/mask_targets_cuda.h"
-
 #include "launchers.h"
+#include "mask_targets/mask_targets_cuda.h"
 
 using namespace structops::cuda;
 

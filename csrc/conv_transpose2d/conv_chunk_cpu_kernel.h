@@ -203,11 +203,12 @@ template <class R, class A>
 struct Task {
   Product product;
   const R* rows;
-  const R* panels;  // as pack_panels makes them
-  bool finite;      // every weight is
+  std::shared_ptr<const Panels> kept;  // as pack_panels makes them
   std::vector<Tile> tiles;
   int64_t tiles_at_a_time, chunks, first_item;
 
+  const R* panels() const { return reinterpret_cast<const R*>(kept->data.get()); }
+  bool finite() const { return kept->finite; }
   int64_t positions() const { return product.batch * product.count_y * product.count_x; }
   int64_t tile_size() const { return static_cast<int64_t>(product.taps.size()) * product.depth * kTileLanes<A>; }
   int64_t parts() const { return (static_cast<int64_t>(tiles.size()) + tiles_at_a_time - 1) / tiles_at_a_time; }
@@ -243,10 +244,10 @@ void convolve(std::vector<Task<R, A>>& tasks, const Destination& to, const Epilo
       const int64_t last = std::min(first + task.tiles_at_a_time, static_cast<int64_t>(task.tiles.size()));
       Chunk<R> chunk(task.product, task.rows, zeros.data());
       chunk.at(task.positions() * c / task.chunks, task.positions() * (c + 1) / task.chunks);
-      if (task.finite) chunk.gather(gathered);
+      if (task.finite()) chunk.gather(gathered);
       for (int64_t t = first; t < last; ++t) {
         const Tile& tile = task.tiles[static_cast<size_t>(t)];
-        sum_tile(task.product, chunk, task.panels + t * task.tile_size(), tile.vectors, task.finite, sums);
+        sum_tile(task.product, chunk, task.panels() + t * task.tile_size(), tile.vectors, task.finite(), sums);
         with_activation(e.activation, [&](auto kind) {
           (to.planar ? put_rows<kind(), S, R, A> : put_channels<kind(), S, R, A>)(tile.runs, tile.first_lane, chunk,
                                                                                   sums, to, e, out);

@@ -9,6 +9,12 @@ struct WeightStrides {
   int64_t in, out, y, x;  // of weight [in_channels, out_channels / groups, kernel_height, kernel_width]
 };
 
+// Numbers from the first weight to the last.
+inline int64_t extent(const ConvTransposeParams& p, const WeightStrides& w) {
+  return (p.in_channels - 1) * w.in + (p.out_channels / p.groups - 1) * w.out + (p.kernel_height - 1) * w.y +
+         (p.kernel_width - 1) * w.x + 1;
+}
+
 // The forward of one group of channels, for outputs of one pair of phase groups. Pixels are those of a map with
 // `pixel_stride` and `image_stride`.
 inline Product forward_product(const ConvTransposeParams& p, const PhaseGroup& ys, const PhaseGroup& xs,

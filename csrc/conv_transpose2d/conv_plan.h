@@ -61,6 +61,25 @@ inline Product forward_product(const ConvTransposeParams& p, const PhaseGroup& y
   return product;
 }
 
+// Where the channels of a pixel are next to each other, so are those of neighbouring pixels: the phases of a row become
+// one run, whose channel counts on. For a product of all channels and exact phase groups.
+inline void join_pixels(const ConvTransposeParams& p, Product& product) {
+  const int64_t pixels = p.stride_width, channels = p.out_channels;
+  if (p.groups > 1 || static_cast<int64_t>(product.runs.size()) % pixels != 0) return;
+  std::vector<Run> joined;
+  for (size_t i = 0; i < product.runs.size(); i += static_cast<size_t>(pixels)) {
+    Run run = product.runs[i];
+    for (int64_t x = 0; x < pixels; ++x) {
+      const Run& next = product.runs[i + static_cast<size_t>(x)];
+      if (next.phase_x != run.phase_x + x || next.phase_y != run.phase_y) return;
+    }
+    run.count = pixels * channels;
+    joined.push_back(run);
+  }
+  product.runs = std::move(joined);
+  product.whole = pixels * channels;
+}
+
 // The gradient of the input of one group: an ordinary convolution of the output's gradient, at every stride'th pixel.
 inline Product grad_input_product(const ConvTransposeParams& p, const WeightStrides& w, int64_t group, bool planar) {
   Product product{};

@@ -24,9 +24,11 @@ void conv_transpose2d(const ConvTransposeParams& p, const S* input, bool planar,
   std::vector<Task<R, acc_t<S>>> tasks;
   for (int64_t group = 0; group < p.groups; ++group)
     for (const PhaseGroup& y : ys)
-      for (const PhaseGroup& x : xs)
-        tasks.push_back(
-            prepare(forward_product(p, y, x, strides, group, to_rows), rows, group, weight, keeper, parallel_for));
+      for (const PhaseGroup& x : xs) {
+        Product product = forward_product(p, y, x, strides, group, to_rows);
+        if (!to_rows) join_pixels(p, product);
+        tasks.push_back(prepare(std::move(product), rows, group, weight, keeper, parallel_for));
+      }
   const Destination to{p.out_channels, p.out_height,     p.out_width,     p.stride_height,
                        p.stride_width, p.padding_height, p.padding_width, to_rows};
   convolve(tasks, to, e, out, parallel_for);

@@ -43,16 +43,18 @@ void mask_head_predict(const MaskHeadParams& p, const S* features, bool planar, 
       for (int64_t i = 0; i < chunk.count(); ++i)
         std::fill_n(logits[i], 4, logits_bias ? logits_bias[labels[chunk[i].image]] : A(0));
       for (size_t t = 0; t < task.tiles.size(); ++t) {
-        const Tile& tile = task.tiles[t];
+        const Tile<A>& tile = task.tiles[t];
+        const auto use = [&](int64_t begin, int64_t until) {
+          for (int64_t i = begin; i < until; ++i) {
+            const A* of_class = logits_weight + labels[chunk[i].image] * p.hidden;
+            for (const Run& run : tile.runs)
+              logits[i][2 * run.phase_y + run.phase_x] +=
+                  weighted_relu(sums + i * kTileLanes<A> + run.lane - tile.first_lane,
+                                bias ? bias + run.channel : nullptr, of_class + run.channel, run.count);
+          }
+        };
         sum_tile(task.product, chunk, task.panels() + static_cast<int64_t>(t) * task.tile_size(), tile.vectors,
-                 task.finite(), sums);
-        for (int64_t i = 0; i < chunk.count(); ++i) {
-          const A* of_class = logits_weight + labels[chunk[i].image] * p.hidden;
-          for (const Run& run : tile.runs)
-            logits[i][2 * run.phase_y + run.phase_x] +=
-                weighted_relu(sums + i * kTileLanes<A> + run.lane - tile.first_lane,
-                              bias ? bias + run.channel : nullptr, of_class + run.channel, run.count);
-        }
+                 task.finite(), sums, kTilePositions, use);
       }
       for (int64_t i = 0; i < chunk.count(); ++i)
         for (int64_t phase = 0; phase < 4; ++phase) {

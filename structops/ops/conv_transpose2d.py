@@ -315,18 +315,18 @@ def _vector(v, dtype):
 
 
 def _activation_gradient(grad, x, activation: int, slope: float):
+    aten = torch.ops.aten  # whose gradients are one pass over memory, and differentiable
     if activation == RELU:
-        return torch.where(x <= 0, 0, grad)
+        return aten.threshold_backward(grad, x, 0)
     if activation == LEAKY_RELU:
-        return torch.where(x <= 0, slope * grad, grad)
+        return aten.leaky_relu_backward(grad, x, slope, False)
     if activation == GELU:
-        return torch.ops.aten.gelu_backward(grad, x)
+        return aten.gelu_backward(grad, x)
     if activation == SILU:
         s = torch.sigmoid(x)
         return grad * (s * (1 + x * (1 - s)))
     if activation == SIGMOID:
-        s = torch.sigmoid(x)
-        return grad * (s * (1 - s))
+        return aten.sigmoid_backward(grad, torch.sigmoid(x))
     return grad
 
 

@@ -132,6 +132,15 @@ def test_kept_weights_follow_every_change(dtype, layout):
     check()
 
 
+def test_kept_weights_have_a_type():
+    x, w = torch.randn(1, 64, 5, 5), torch.randn(64, 64, 2, 2).bfloat16()
+    for _ in range(3):
+        ops.conv_transpose2d(x.bfloat16(), w, stride=2)
+    same_bits = w.view(torch.float16)
+    wanted = F.conv_transpose2d(x.half().double(), same_bits.double(), stride=2)
+    torch.testing.assert_close(ops.conv_transpose2d(x.half(), same_bits, stride=2), wanted.half(), rtol=1e-2, atol=1e-2)
+
+
 def test_kept_weights_are_found_by_threads():
     x, w = torch.randn(1, 64, 8, 8), torch.randn(64, 64, 4, 4)
     wanted = [F.conv_transpose2d(x, w * k, stride=2, padding=1) for k in range(4)]
@@ -147,6 +156,48 @@ def test_kept_weights_are_found_by_threads():
     shared = [w * k for k in range(4)]
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(work, range(4)))
+
+
+# Depths, lanes and positions enough for combined taps (on CPU), of which each phase has two in either direction.
+COMBINED = {
+    "odd": ((2, 65, 15, 13), 70, {"kernel_size": 4, "stride": 2, "padding": 1}),
+    "one row of squares": ((1, 64, 1, 200), 64, {"kernel_size": 4, "stride": 2}),
+    "stride 1": ((1, 80, 15, 16), 66, {"kernel_size": 2}),
+    "stride 4 by 3": ((1, 64, 14, 14), 64, {"kernel_size": (8, 6), "stride": (4, 3), "padding": (2, 1)}),
+    "groups": ((1, 128, 14, 14), 128, {"kernel_size": 4, "stride": 2, "padding": 1, "groups": 2}),
+    "deep": ((1, 300, 14, 14), 64, {"kernel_size": 4, "stride": 2, "padding": 1}),
+}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("name", COMBINED)
+def test_combined_taps(name, layout):
+    shape, channels, options = COMBINED[name]
+    torch.manual_seed(0)
+    module = torch.nn.ConvTranspose2d(shape[1], channels, **options).to(memory_format=layout)
+    x = torch.randn(shape).contiguous(memory_format=layout)
+    steps = {k: getattr(module, k) for k in ("stride", "padding", "groups")}
+    with torch.no_grad():
+        wanted = module.double()(x.double())
+        module.float()
+        residual = torch.randn(wanted.shape).contiguous(memory_format=layout)
+        found = ops.conv_transpose2d(x, module.weight, module.bias, **steps, activation="relu", residual=residual)
+    torch.testing.assert_close(found.double(), (wanted + residual).relu(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("extreme", [float("inf"), float("-inf"), float("nan"), 3e38, -2e25])
+@pytest.mark.parametrize("where", ["input", "weight"])
+def test_combined_taps_keep_extremes_where_they_belong(where, extreme):
+    """A difference of infinities, or of numbers far apart, must not reach outputs that have no part in them."""
+    torch.manual_seed(0)
+    tensors = {"input": torch.randn(1, 64, 14, 15), "weight": torch.randn(64, 64, 4, 4) / 16}
+    tensors[where].view(-1)[1234] = extreme
+    found = ops.conv_transpose2d(**tensors, stride=2, padding=1).double()
+    wanted = F.conv_transpose2d(*(t.double() for t in tensors.values()), stride=2, padding=1)
+    wanted = wanted.float().double()  # beyond the largest float is infinity
+    tame = wanted.abs() < 1e3
+    torch.testing.assert_close(found[tame], wanted[tame], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[~tame], wanted[~tame], rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 def test_unbatched_input():

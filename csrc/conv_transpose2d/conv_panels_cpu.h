@@ -13,6 +13,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <typeindex>
+#include <utility>
 #include <vector>
 
 #include "common/cpu/memory.h"
@@ -28,15 +30,19 @@ struct Panels {
 // What panels depend on besides the weights.
 struct PanelOrder {
   std::vector<int64_t> source;
-  int64_t source_stride, lanes, depth, whole, element;  // element: bytes of a packed number
+  int64_t source_stride, lanes, depth, whole;
+  bool squares;                    // of combined taps
+  std::type_index stored, packed;  // the types of a weight and of a packed number
 
-  PanelOrder(const Product& p, int64_t element)
+  PanelOrder(const Product& p, bool squares, std::type_index stored, std::type_index packed)
       : source(p.source),
         source_stride(p.source_stride),
         lanes(p.lanes),
         depth(p.depth),
         whole(p.whole),
-        element(element) {}
+        squares(squares),
+        stored(stored),
+        packed(packed) {}
   bool operator==(const PanelOrder&) const = default;
 };
 

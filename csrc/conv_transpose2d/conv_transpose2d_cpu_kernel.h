@@ -21,14 +21,22 @@ void conv_transpose2d(const ConvTransposeParams& p, const S* input, bool planar,
   const bool to_rows = planar || p.out_channels == 1;
   const auto ys = phase_groups(vertical(p), !to_rows), xs = phase_groups(horizontal(p), !to_rows);
   const PanelKeeper keeper = keeper_of(weight, extent(p, strides), p.batch * p.height * p.width, parallel_for);
-  std::vector<Task<R, acc_t<S>>> tasks;
+  std::vector<Product> products;
   for (int64_t group = 0; group < p.groups; ++group)
     for (const PhaseGroup& y : ys)
       for (const PhaseGroup& x : xs) {
-        Product product = forward_product(p, y, x, strides, group, to_rows);
-        if (!to_rows) join_pixels(p, product);
-        tasks.push_back(prepare(std::move(product), rows, group, weight, keeper, parallel_for));
+        products.push_back(forward_product(p, y, x, strides, group, to_rows));
+        if (!to_rows) join_pixels(p, products.back());
       }
+  bool squares = false;
+  if constexpr (std::is_same_v<R, float>)
+    squares = std::any_of(products.begin(), products.end(), in_squares) &&
+              tame(rows.data, p.batch * p.in_channels * p.height * p.width, parallel_for);
+  std::vector<Task<R, acc_t<S>>> tasks;
+  for (Product& product : products) {
+    const int64_t group = product.runs[0].channel / (p.out_channels / p.groups);
+    tasks.push_back(prepare(std::move(product), rows, group, weight, squares, keeper, parallel_for));
+  }
   const Destination to{p.out_channels, p.out_height,     p.out_width,     p.stride_height,
                        p.stride_width, p.padding_height, p.padding_width, to_rows};
   convolve(tasks, to, e, out, parallel_for);
@@ -43,7 +51,8 @@ void conv_transpose2d_grad_input(const ConvTransposeParams& p, const S* grad, bo
   const PanelKeeper keeper = keeper_of(weight, extent(p, strides), p.batch * p.height * p.width, parallel_for);
   std::vector<Task<R, acc_t<S>>> tasks;
   for (int64_t group = 0; group < p.groups; ++group)
-    tasks.push_back(prepare(grad_input_product(p, strides, group, planar), rows, group, weight, keeper, parallel_for));
+    tasks.push_back(
+        prepare(grad_input_product(p, strides, group, planar), rows, group, weight, false, keeper, parallel_for));
   const Destination to{p.in_channels, p.height, p.width, 1, 1, 0, 0, planar};
   const Epilogue<S, acc_t<S>> nothing{nullptr, nullptr, nullptr, Activation::none, 0, false};
   convolve(tasks, to, nothing, grad_input, parallel_for);

@@ -29,7 +29,7 @@ void mask_head_predict(const MaskHeadParams& p, const S* features, bool planar, 
   const PhaseGroup y = phase_groups(vertical(layer), false)[0], x = phase_groups(horizontal(layer), false)[0];
   const PanelKeeper keeper = keeper_of(weight, extent(layer, strides), p.rois * p.height * p.width, parallel_for);
   const Task<R, A> task =
-      prepare(forward_product(layer, y, x, strides, 0, false), rows, 0, weight, keeper, parallel_for);
+      prepare(forward_product(layer, y, x, strides, 0, false), rows, 0, weight, false, keeper, parallel_for);
   const std::vector<R> zeros(static_cast<size_t>(std::max<int64_t>(1, p.channels)));
   const int64_t positions = task.positions(), chunks = (positions + kChunk - 1) / kChunk;
   const double steps = static_cast<double>(positions) * static_cast<double>(task.tiles.size()) * kTileVectors *

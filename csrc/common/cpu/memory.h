@@ -47,6 +47,7 @@ class Scratch {
     return data_;
   }
   const T* get() const { return data_; }
+  int64_t bytes() const { return size_ * static_cast<int64_t>(sizeof(T)); }
 
  private:
   T* data_ = nullptr;

@@ -266,6 +266,16 @@ class TestModules:
         with pytest.raises(ValueError, match="activation must be one of none, relu"):
             FusedConvTranspose2d(3, 5, 2, activation="tanh")
 
+    def test_made_without_memory(self):
+        """How torch's own tools start a large model: on the meta device, and then every module's reset_parameters."""
+        layer = FusedConvTranspose2d(3, 5, 2, affine=True, device="meta").to_empty(device="cpu")
+        for parameter in layer.parameters():
+            parameter.data.fill_(7)
+        layer.reset_parameters()
+        assert (layer.scale == 1).all()
+        assert (layer.shift == 0).all()
+        assert (layer.weight.abs() < 1).all()
+
 
 class TestFusion:
     @pytest.mark.parametrize("name", MODELS)

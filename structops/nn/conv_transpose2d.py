@@ -18,6 +18,8 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
     "sigmoid": lambda x, slope: torch.sigmoid(x),
 }
 
+_AFFINE = (("scale", 1.0), ("shift", 0.0))  # at first
+
 
 class ConvTranspose2d(nn.ConvTranspose2d):
     """``torch.nn.ConvTranspose2d``, computed by :func:`structops.ops.conv_transpose2d`.
@@ -93,7 +95,8 @@ class FusedConvTranspose2d(ConvTranspose2d):
         dtype: torch.dtype | None = None,
     ) -> None:
         if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
+            found = f"{', '.join(_ACTIVATIONS)}, got {activation!r}"
+            raise ValueError(f"FusedConvTranspose2d: activation must be one of {found}")
         super().__init__(
             in_channels,
             out_channels,
@@ -107,11 +110,17 @@ class FusedConvTranspose2d(ConvTranspose2d):
             device=device,
             dtype=dtype,
         )
-        for name, value in (("scale", 1.0), ("shift", 0.0)):
+        for name, value in _AFFINE:
             vector = torch.full((out_channels,), value, device=device, dtype=dtype) if affine else None
             self.register_parameter(name, None if vector is None else nn.Parameter(vector))
         self.activation, self.negative_slope = activation, negative_slope
         self.residual_after_activation = residual_after_activation
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for name, value in _AFFINE:
+            if (vector := getattr(self, name, None)) is not None:  # the constructor comes here before it makes them
+                nn.init.constant_(vector, value)
 
     def forward(  # type: ignore[override]
         self,

@@ -206,6 +206,11 @@ MODELS = {
     ),
     "mask-head": (lambda: MaskRCNNPredictor(CHANNELS, 5, 3), False, {"conv5_mask": ("relu (ReLU)",)}),
     "fcn": (FCN, False, {"up": ("4 x 4 diagonal weight made depthwise",)}),
+    "bilinear": (
+        lambda: nn.Sequential(structops.nn.BilinearUpsample2d(CHANNELS, 2), nn.ReLU()),
+        False,
+        {"0": ("1 (ReLU)",)},
+    ),
     "graph-module": (
         lambda: torch.fx.symbolic_trace(AfterActivation().eval()),
         True,
@@ -296,7 +301,7 @@ class TestFusion:
             assert torch.equal(again(*arguments), fused(*arguments))
         # The original is as it was.
         assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
-        assert not any(isinstance(m, ConvTranspose2d) for m in model.modules())
+        assert not any(isinstance(m, FusedConvTranspose2d) for m in model.modules())
         assert torch.equal(model(*arguments), before)
         assert structops.fuse_conv_transpose(fused).fusion_report.fused == {}
 

@@ -23,8 +23,9 @@ from structops.nn._fuse_patterns import (
     other_operand,
 )
 from structops.nn.conv_transpose2d import ConvTranspose2d, FusedConvTranspose2d
+from structops.nn.upsampling import BilinearUpsample2d
 
-_CONVOLUTIONS = (nn.ConvTranspose2d, ConvTranspose2d)
+_CONVOLUTIONS = (nn.ConvTranspose2d, ConvTranspose2d, BilinearUpsample2d)
 
 
 @dataclass(frozen=True)

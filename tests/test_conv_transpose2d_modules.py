@@ -329,6 +329,22 @@ class TestFusion:
         assert left["3"] == "it is a ParametrizedConvTranspose2d"
         assert left["0"] == "nothing that follows it can be folded in"
 
+    def test_report_says_what_cannot_be_traced(self):
+        class Branches(AfterActivation):
+            def forward(self, x, skip):
+                return super().forward(x, skip) if skip.shape[2] > 2 else x
+
+        class Uncalled(AfterActivation):
+            def forward(self, x):
+                return x
+
+        def left(model):
+            return structops.fuse_conv_transpose(model.eval()).fusion_report.left["conv"]
+
+        assert "(Branches.forward: torch.fx: TraceError: symbolically traced variables" in left(Branches())
+        assert "(Remembers.forward: it changes attributes of its module)" in left(Remembers())
+        assert left(Uncalled()) == "no forward calls it"
+
     def test_training_is_refused(self):
         model = AfterActivation().eval()
         model.bn.train()

@@ -93,7 +93,7 @@ class _Fusion:
         self.shared = {name for name, m in self.modules.items() if everywhere[id(m)] > 1}
         self.called: Counter[str] = Counter()  # module -> calls, in the fullest graph of each owner
         self.read: set[str] = set()  # modules whose tensors are read by others
-
+        self.untraced: dict[str, str] = {}  # owner -> why it has no graphs
         self.taken: set[fx.Node] = set()  # operations that are folded into one convolution already
 
     def run(self) -> FusionReport:
@@ -146,7 +146,11 @@ class _Fusion:
             inside = any(_inside(name, owner) for name in self.called)
             if isinstance(module, nn.ModuleList | nn.ModuleDict) or (_fuse_graphs.is_sequence(module) and inside):
                 continue
-            traced[owner] = _fuse_graphs.graphs(module)
+            try:
+                traced[owner] = _fuse_graphs.graphs(module)
+            except _fuse_graphs.Untraceable as reason:
+                self.untraced[owner] = str(reason)
+                continue
             calls = [Counter(_join(owner, target) for target, _ in _fuse_graphs.calls(g)) for g in traced[owner]]
             for name in set().union(*calls):
                 self.called[name] += max(count[name] for count in calls)
@@ -167,7 +171,12 @@ class _Fusion:
         if reason := self._untouchable(conv):
             return reason
         if not chains:
-            return "no forward that can be traced calls it"
+            around = [owner for owner in self.untraced if _inside(conv, owner)]
+            innermost = max(around, key=len, default=None)
+            if innermost is None:
+                return "no forward calls it"
+            forward = f"{type(self.modules[innermost]).__name__}.forward"
+            return f"no forward that can be traced calls it ({forward}: {self.untraced[innermost]})"
         if any(chain.settings != chains[0].settings for chain in chains):
             return "what follows it depends on the arguments"
         return ""

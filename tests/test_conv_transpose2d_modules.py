@@ -364,6 +364,14 @@ class TestFusion:
         exported = torch.export.export(fused, (x, skip)).module()
         torch.testing.assert_close(exported(x, skip), fused(x, skip))
 
+    def test_torch_fx(self):
+        """As torchvision.models.feature_extraction looks at models."""
+        fused = structops.fuse_conv_transpose(trained(AfterActivation()))
+        x, skip = torch.randn(1, CHANNELS, 5, 6), torch.randn(1, CHANNELS, 10, 12)
+        traced = torch.fx.symbolic_trace(fused)
+        assert structops.ops.conv_transpose2d in {node.target for node in traced.graph.nodes}
+        torch.testing.assert_close(traced(x, skip), fused(x, skip))
+
     def test_half_precision(self):
         model = trained(AfterActivation())
         fused = structops.fuse_conv_transpose(model).bfloat16()

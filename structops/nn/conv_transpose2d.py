@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 
 from structops.ops.conv_transpose2d import conv_transpose2d, extent, lowered
+
+fx.wrap("conv_transpose2d")  # one node of torch.fx's graphs, which cannot look into it
 
 #: torch's own functions, for what the kernel does not take
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {

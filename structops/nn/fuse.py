@@ -73,6 +73,10 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False) -> nn.Module:
 
     Nothing is fused that is read more than once, that has hooks or parametrizations, or that the model shares.
 
+    Load weights first: where a norm was folded in, ``state_dict`` has ``scale`` and ``shift`` of the convolution
+    instead. The result can be trained on, compiled, exported and traced, but not scripted; in training mode, statistics
+    that were folded in stand still, and a ``forward`` that was written anew does what it does in eval mode.
+
     Raises:
         RuntimeError: for a model in training mode: a batch norm there has no fixed statistics to fold.
     """

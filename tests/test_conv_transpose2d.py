@@ -1,6 +1,7 @@
 """Transposed convolution: a random sweep against torch, threads, and weights that change under it."""
 
 import random
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -92,13 +93,60 @@ def test_threads_do_not_change_a_bit(dtype, layout):
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
-def test_a_weight_changed_behind_autograd_is_seen():
-    """Whatever is kept of a weight between calls: a write through ``.data`` counts no version."""
-    x, w = torch.randn(1, 8, 5, 5), torch.nn.Parameter(torch.randn(8, 8, 2, 2))
-    with torch.no_grad():
-        ops.conv_transpose2d(x, w, stride=2)
-        w.data.mul_(-3)
-        torch.testing.assert_close(ops.conv_transpose2d(x, w, stride=2), F.conv_transpose2d(x, w, stride=2))
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kept_weights_follow_every_change(dtype, layout):
+    """The CPU keeps packed weights from the second call on: no write may be missed, of one number or through
+    ``.data``, and no other use of the same weights may get panels that are not its own."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 48, 5, 6, generator=g).to(dtype)
+    w = torch.nn.Parameter(torch.randn(48, 80, 4, 4, generator=g).to(dtype).contiguous(memory_format=layout))
+    grad = torch.randn(2, 80, 10, 12, generator=g).to(dtype)
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 1e-2}[dtype]
+
+    def check():
+        for padding in (1, 0):
+            for memory in (torch.contiguous_format, torch.channels_last):
+                a = x.contiguous(memory_format=memory)
+                found = ops.conv_transpose2d(a, w, stride=2, padding=padding)
+                wanted = F.conv_transpose2d(x.double(), w.double(), stride=2, padding=padding)
+                torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=50 * tolerance)
+        a = x.clone().requires_grad_()
+        found = torch.autograd.grad(ops.conv_transpose2d(a, w.detach(), stride=2, padding=1), a, grad)[0]
+        wanted = F.conv2d(grad.double(), w.double(), stride=2, padding=1)
+        torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=50 * tolerance)
+
+    def add(tensor, indices):
+        for index in indices:
+            tensor.view(-1)[index] += 1000
+
+    places = torch.randint(0, w.numel(), (4,), generator=g).tolist()
+    stored = w.data.permute(0, 2, 3, 1) if layout == torch.channels_last else w.data
+    changes = [lambda index=index: add(stored, [index]) for index in (0, *places, w.numel() - 1)]
+    changes.append(lambda: w.data.mul_(-3))
+    changes.append(lambda: w.data.copy_(w.data.flip(0)))  # the same numbers in another order
+    for change in changes:
+        for _ in range(3):  # met, kept, found
+            check()
+        change()
+    check()
+
+
+def test_kept_weights_are_found_by_threads():
+    x, w = torch.randn(1, 64, 8, 8), torch.randn(64, 64, 4, 4)
+    wanted = [F.conv_transpose2d(x, w * k, stride=2, padding=1) for k in range(4)]
+
+    def work(seed: int) -> None:
+        choose = random.Random(seed)
+        mine = [w * k for k in range(4)]
+        for _ in range(50):
+            k = choose.randrange(4)
+            found = ops.conv_transpose2d(x, mine[k] if choose.random() < 0.5 else shared[k], stride=2, padding=1)
+            torch.testing.assert_close(found, wanted[k], rtol=1e-5, atol=1e-4)
+
+    shared = [w * k for k in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
 
 
 def test_unbatched_input():

@@ -74,30 +74,47 @@ class Chunk {
   const R* gathered_ = nullptr;  // [position][tap][channel]
 };
 
-// sums [chunk][kTileLanes] of one tile, whose panel is `vectors` wide.
+// Parts of [begin, end) as long as each other and at most kTilePositions: body(first, last).
+template <class Body>
+inline void in_parts(int64_t begin, int64_t end, const Body& body) {
+  const int64_t count = end - begin, parts = (count + kTilePositions - 1) / kTilePositions;
+  for (int64_t i = 0; i < parts; ++i) body(begin + count * i / parts, begin + count * (i + 1) / parts);
+}
+
+// sums [chunk][kTileLanes] of one tile, whose panel is `vectors` wide; put(begin, end) whenever those of some positions
+// are complete.
+//
+// Where one multiplication completes them, they are put `put_every` positions at a time: so the output is written while
+// the next are multiplied, and not in a burst that all wait for (a third of the time of 64 channels).
 //
 // A weight that is not finite would make a NaN of a zero outside the image: then positions are taken one by one, and
 // those outside are left out.
-template <class R, class A>
-inline void sum_tile(const Product& p, const Chunk<R>& chunk, const R* panel, int64_t vectors, bool finite, A* sums) {
+template <class R, class A, class Put>
+inline void sum_tile(const Product& p, const Chunk<R>& chunk, const R* panel, int64_t vectors, bool finite, A* sums,
+                     int64_t put_every, const Put& put) {
   const int64_t count = chunk.count(), width = vectors * kLanes<A>;
-  std::memset(sums, 0, sizeof(A) * static_cast<size_t>(count * kTileLanes<A>));
   const R* pixels[kChunk];
   bool inside[kChunk];
   const int64_t block = kDepthBlock * (sizeof(R) < sizeof(A) ? 2 : 1);
-  const int64_t parts = (count + kTilePositions - 1) / kTilePositions;
-  const auto add = [&](const bool* used, const R* b, int64_t depth) {
-    for (int64_t part = 0; part < parts; ++part) {
-      const int64_t begin = count * part / parts, end = count * (part + 1) / parts;
-      if (used == nullptr || std::any_of(used + begin, used + end, [](bool in) { return in; }))
-        multiply_tile(vectors, end - begin, pixels + begin, b, depth, sums + begin * kTileLanes<A>);
+  const auto at_once = [&](int64_t depth) {
+    for (int64_t begin = 0; begin < count; begin += put_every) {
+      const int64_t end = std::min(begin + put_every, count);
+      in_parts(begin, end, [&](int64_t first, int64_t last) {
+        multiply_tile<true>(vectors, last - first, pixels + first, panel, depth, sums + first * kTileLanes<A>);
+      });
+      put(begin, end);
     }
   };
   if (chunk.gathered()) {
     const int64_t all = static_cast<int64_t>(p.taps.size()) * p.depth;
     for (int64_t i = 0; i < count; ++i) pixels[i] = chunk.gathered() + i * all;
-    return add(nullptr, panel, all);
+    return at_once(all);
   }
+  if (finite && p.taps.size() == 1 && p.depth <= 2 * block) {
+    chunk.pixels(p.taps[0], pixels, inside);
+    return at_once(p.depth);
+  }
+  std::memset(sums, 0, sizeof(A) * static_cast<size_t>(count * kTileLanes<A>));
   for (const Tap& tap : p.taps) {
     const R* b = panel;
     panel += p.depth * width;
@@ -105,89 +122,40 @@ inline void sum_tile(const Product& p, const Chunk<R>& chunk, const R* panel, in
     for (int64_t k = 0; k < p.depth; k += block, b += block * width) {
       const int64_t depth = std::min(block, p.depth - k);
       if (finite) {
-        add(inside, b, depth);
+        in_parts(0, count, [&](int64_t first, int64_t last) {
+          if (std::any_of(inside + first, inside + last, [](bool in) { return in; }))
+            multiply_tile<false>(vectors, last - first, pixels + first, b, depth, sums + first * kTileLanes<A>);
+        });
       } else {
         for (int64_t i = 0; i < count; ++i)
-          if (inside[i]) multiply_tile(vectors, 1, pixels + i, b, depth, sums + i * kTileLanes<A>);
+          if (inside[i]) multiply_tile<false>(vectors, 1, pixels + i, b, depth, sums + i * kTileLanes<A>);
       }
       for (int64_t i = 0; i < count; ++i) pixels[i] += block;
     }
   }
+  put(0, count);
 }
 
-// The runs of one tile, to an output whose channels are next to each other.
-template <Activation kKind, class S, class R, class A>
-inline void put_channels(const std::vector<Run>& runs, int64_t first_lane, const Chunk<R>& chunk, const A* sums,
-                         const Destination& to, const Epilogue<S, A>& e, S* out) {
-  for (int64_t i = 0; i < chunk.count(); ++i) {
-    const Position& at = chunk[i];
-    for (const Run& run : runs) {
-      const int64_t y = at.y * to.stride_y + run.phase_y - to.padding_y;
-      const int64_t x = at.x * to.stride_x + run.phase_x - to.padding_x;
-      if (y < 0 || y >= to.height || x < 0 || x >= to.width) continue;
-      const int64_t o = ((at.image * to.height + y) * to.width + x) * to.channels + run.channel;
-      finish_channels<kKind>(e, sums + i * kTileLanes<A> + run.lane - first_lane, run.channel, run.count,
-                             e.residual ? e.residual + o : nullptr, out + o);
-    }
-  }
-}
-
-// The same where rows of a channel are next to each other. A run with all phases of a row fills it without gaps.
-template <Activation kKind, class S, class R, class A>
-inline void put_rows(const std::vector<Run>& runs, int64_t first_lane, const Chunk<R>& chunk, const A* sums,
-                     const Destination& to, const Epilogue<S, A>& e, S* out) {
-  alignas(64) A row[kChunk * kTileLanes<A>];
-  alignas(64) S residual[kChunk], finished[kChunk];
-  for (int64_t begin = 0, end; begin < chunk.count(); begin = end) {
-    const Position& at = chunk[begin];
-    for (end = begin + 1; end < chunk.count() && chunk[end].y == at.y && chunk[end].image == at.image;) ++end;
-    for (const Run& run : runs) {
-      const int64_t y = at.y * to.stride_y + run.phase_y - to.padding_y;
-      if (y < 0 || y >= to.height) continue;
-      const A* from = sums + begin * kTileLanes<A> + run.lane - first_lane;
-      const int64_t o = ((at.image * to.channels + run.channel) * to.height + y) * to.width;
-      const int64_t x0 = at.x * to.stride_x + run.phase_x - to.padding_x;
-      if (run.count == to.stride_x) {
-        for (int64_t i = 0; i < end - begin; ++i) copy_run(from + i * kTileLanes<A>, run.count, row + i * run.count);
-        const int64_t first = std::max<int64_t>(0, -x0), last = std::min((end - begin) * run.count, to.width - x0);
-        if (first < last)
-          finish_row<kKind>(e, row + first, run.channel, last - first,
-                            e.residual ? e.residual + o + x0 + first : nullptr, out + o + x0 + first);
-        continue;
-      }
-      for (int64_t j = 0; j < run.count; ++j) {
-        int64_t first = 0, last = end - begin;
-        while (first < last && x0 + j + first * to.stride_x < 0) ++first;
-        while (first < last && x0 + j + (last - 1) * to.stride_x >= to.width) --last;
-        for (int64_t i = first; i < last; ++i) {
-          row[i] = from[i * kTileLanes<A> + j];
-          if (e.residual) residual[i] = e.residual[o + x0 + j + i * to.stride_x];
-        }
-        finish_row<kKind>(e, row + first, run.channel, last - first, e.residual ? residual + first : nullptr,
-                          finished + first);
-        for (int64_t i = first; i < last; ++i) out[o + x0 + j + i * to.stride_x] = finished[i];
-      }
-    }
-  }
-}
-
-// Lanes of a tile, and the runs in it, cut at its edges.
+// Lanes of a tile, the runs in it, cut at its edges, and what its lanes are scaled and shifted by.
+template <class A>
 struct Tile {
   int64_t first_lane, vectors;
   std::vector<Run> runs;
+  int64_t run_length;  // 0 where they differ
+  std::vector<A> scale, offset;
 };
 
 template <class A>
-inline std::vector<Tile> tiles_of(const Product& p) {
+inline std::vector<Tile<A>> tiles_of(const Product& p) {
   const int64_t width = tile_width(p, kTileLanes<A>);
-  std::vector<Tile> tiles;
+  std::vector<Tile<A>> tiles;
   for (int64_t first = 0; first < p.lanes; first += width) {
     const int64_t last = std::min(first + width, p.lanes);
-    tiles.push_back({first, (last - first + kLanes<A> - 1) / kLanes<A>, {}});
+    tiles.push_back({first, (last - first + kLanes<A> - 1) / kLanes<A>, {}, 0, {}, {}});
   }
   for (Run run : p.runs)
     while (run.count > 0) {
-      Tile& tile = tiles[static_cast<size_t>(run.lane / width)];
+      Tile<A>& tile = tiles[static_cast<size_t>(run.lane / width)];
       Run part = run;
       part.count = std::min(run.count, tile.first_lane + width - run.lane);
       tile.runs.push_back(part);
@@ -195,7 +163,88 @@ inline std::vector<Tile> tiles_of(const Product& p) {
       run.count -= part.count;
       (p.planar_runs ? run.phase_x : run.channel) += part.count;
     }
+  for (Tile<A>& tile : tiles) {
+    const int64_t length = tile.runs[0].count;
+    if (std::all_of(tile.runs.begin(), tile.runs.end(), [&](const Run& run) { return run.count == length; }))
+      tile.run_length = length;
+  }
   return tiles;
+}
+
+// Positions [begin, end) of a chunk and the runs of one tile, to an output whose channels are next to each other.
+template <Activation kKind, class S, class R, class A>
+inline void put_channels(const Tile<A>& tile, const Chunk<R>& chunk, int64_t begin, int64_t end, const A* sums,
+                         const Destination& to, const Epilogue<S, A>& e, S* out) {
+  for (int64_t i = begin; i < end; ++i) {
+    const Position& at = chunk[i];
+    const int64_t y0 = at.y * to.stride_y - to.padding_y, x0 = at.x * to.stride_x - to.padding_x;
+    for (const Run& run : tile.runs) {
+      const int64_t y = y0 + run.phase_y, x = x0 + run.phase_x, lane = run.lane - tile.first_lane;
+      if (y < 0 || y >= to.height || x < 0 || x >= to.width) continue;
+      const int64_t o = ((at.image * to.height + y) * to.width + x) * to.channels + run.channel;
+      finish_channels<kKind>(e, sums + i * kTileLanes<A> + lane, tile.scale.data() + lane, tile.offset.data() + lane,
+                             run.count, e.residual ? e.residual + o : nullptr, out + o);
+    }
+  }
+}
+
+// rows[lane of the run's first][position][lane within the run], kChunk positions apart: the pixels of a run side by
+// side. One phase or two (the stride of most networks) are transposed as numbers of their size; longer runs are copied.
+template <class A>
+inline void gather_runs(const Tile<A>& tile, const A* sums, int64_t positions, A* rows) {
+  const int64_t lanes = static_cast<int64_t>(tile.runs.size());
+  if (tile.run_length == 1) return transpose(sums, kTileLanes<A>, positions, lanes, rows, kChunk);
+  if constexpr (std::is_same_v<A, float>)
+    if (tile.run_length == 2)
+      return transpose(reinterpret_cast<const double*>(sums), kTileLanes<A> / 2, positions, lanes,
+                       reinterpret_cast<double*>(rows), kChunk);
+  for (const Run& run : tile.runs) {
+    const int64_t lane = run.lane - tile.first_lane;
+    for (int64_t i = 0; i < positions; ++i)
+      copy_run(sums + i * kTileLanes<A> + lane, run.count, rows + lane * kChunk + i * run.count);
+  }
+}
+
+// Positions [begin, end) of a chunk and the runs of one tile, to an output where rows of a channel are next to each
+// other. A run with all phases of a row fills it without gaps.
+template <Activation kKind, class S, class R, class A>
+inline void put_rows(const Tile<A>& tile, const Chunk<R>& chunk, int64_t begin, int64_t end, const A* sums,
+                     const Destination& to, const Epilogue<S, A>& e, S* out) {
+  alignas(64) A rows[kChunk * kTileLanes<A>];
+  alignas(64) A phase[kChunk];
+  alignas(64) S residual[kChunk], finished[kChunk];
+  for (int64_t first = begin, last; first < end; first = last) {  // of one row
+    const Position& at = chunk[first];
+    for (last = first + 1; last < end && chunk[last].y == at.y && chunk[last].image == at.image;) ++last;
+    const int64_t positions = last - first;
+    gather_runs(tile, sums + first * kTileLanes<A>, positions, rows);
+    for (const Run& run : tile.runs) {
+      const int64_t y = at.y * to.stride_y + run.phase_y - to.padding_y;
+      if (y < 0 || y >= to.height) continue;
+      const A* row = rows + (run.lane - tile.first_lane) * kChunk;
+      const int64_t o = ((at.image * to.channels + run.channel) * to.height + y) * to.width;
+      const int64_t x0 = at.x * to.stride_x + run.phase_x - to.padding_x;
+      if (run.count == to.stride_x) {
+        const int64_t from = std::max<int64_t>(0, -x0), until = std::min(positions * run.count, to.width - x0);
+        if (from < until)
+          finish_row<kKind>(e, row + from, run.channel, until - from, e.residual ? e.residual + o + x0 + from : nullptr,
+                            out + o + x0 + from);
+        continue;
+      }
+      for (int64_t j = 0; j < run.count; ++j) {
+        int64_t from = 0, until = positions;
+        while (from < until && x0 + j + from * to.stride_x < 0) ++from;
+        while (from < until && x0 + j + (until - 1) * to.stride_x >= to.width) --until;
+        for (int64_t i = from; i < until; ++i) {
+          phase[i] = row[i * run.count + j];
+          if (e.residual) residual[i] = e.residual[o + x0 + j + i * to.stride_x];
+        }
+        finish_row<kKind>(e, phase + from, run.channel, until - from, e.residual ? residual + from : nullptr,
+                          finished + from);
+        for (int64_t i = from; i < until; ++i) out[o + x0 + j + i * to.stride_x] = finished[i];
+      }
+    }
+  }
 }
 
 // A product with what it reads.
@@ -203,15 +252,29 @@ template <class R, class A>
 struct Task {
   Product product;
   const R* rows;
-  const R* panels;  // as pack_panels makes them
-  bool finite;      // every weight is
-  std::vector<Tile> tiles;
+  std::shared_ptr<const Panels> kept;  // as pack_panels makes them
+  std::vector<Tile<A>> tiles;
   int64_t tiles_at_a_time, chunks, first_item;
 
+  const R* panels() const { return reinterpret_cast<const R*>(kept->data.get()); }
+  bool finite() const { return kept->finite; }
   int64_t positions() const { return product.batch * product.count_y * product.count_x; }
   int64_t tile_size() const { return static_cast<int64_t>(product.taps.size()) * product.depth * kTileLanes<A>; }
   int64_t parts() const { return (static_cast<int64_t>(tiles.size()) + tiles_at_a_time - 1) / tiles_at_a_time; }
 };
+
+template <class S, class A>
+inline void scale_lanes(const Epilogue<S, A>& e, int64_t channels, Tile<A>& tile) {
+  tile.scale.assign(kTileLanes<A> + kLanes<A>, A(1));
+  tile.offset.assign(kTileLanes<A> + kLanes<A>, A(0));
+  for (const Run& run : tile.runs)
+    for (int64_t i = 0; i < run.count; ++i) {
+      const size_t lane = static_cast<size_t>(run.lane - tile.first_lane + i);
+      const int64_t channel = (run.channel + i) % channels;
+      if (e.scale) tile.scale[lane] = e.scale[channel];
+      if (e.offset) tile.offset[lane] = e.offset[channel];
+    }
+}
 
 // All products, chunk by chunk. An item is a chunk and some tiles: all of them, so that its pixels stay in the second
 // cache, where there are enough chunks to go round.
@@ -227,10 +290,15 @@ void convolve(std::vector<Task<R, A>>& tasks, const Destination& to, const Epilo
     task.first_item = items;
     items += task.chunks * task.parts();
     depth = std::max(depth, task.product.depth);
+    if (!to.planar)
+      for (Tile<A>& tile : task.tiles) scale_lanes(e, to.channels, tile);
     steps += static_cast<double>(task.positions()) * static_cast<double>(tiles * kTileVectors) *
              (4 + static_cast<double>(task.product.taps.size()) * static_cast<double>(task.product.depth) / 2);
   }
   const std::vector<R> zeros(static_cast<size_t>(depth));
+  // Rows are put in pieces of 96 pixels or more.
+  const int64_t put_every =
+      to.planar ? kTilePositions * std::min(16 / to.stride_x + 1, kChunk / kTilePositions) : kTilePositions;
   share(parallel_for, workers_for(steps), items, 1, [&](ItemQueue& queue) {
     alignas(64) A sums[kChunk * kTileLanes<A>];
     Scratch<R> gathered;
@@ -243,13 +311,15 @@ void convolve(std::vector<Task<R, A>>& tasks, const Destination& to, const Epilo
       const int64_t last = std::min(first + task.tiles_at_a_time, static_cast<int64_t>(task.tiles.size()));
       Chunk<R> chunk(task.product, task.rows, zeros.data());
       chunk.at(task.positions() * c / task.chunks, task.positions() * (c + 1) / task.chunks);
-      if (task.finite) chunk.gather(gathered);
+      if (task.finite()) chunk.gather(gathered);
       for (int64_t t = first; t < last; ++t) {
-        const Tile& tile = task.tiles[static_cast<size_t>(t)];
-        sum_tile(task.product, chunk, task.panels + t * task.tile_size(), tile.vectors, task.finite, sums);
+        const Tile<A>& tile = task.tiles[static_cast<size_t>(t)];
         with_activation(e.activation, [&](auto kind) {
-          (to.planar ? put_rows<kind(), S, R, A> : put_channels<kind(), S, R, A>)(tile.runs, tile.first_lane, chunk,
-                                                                                  sums, to, e, out);
+          sum_tile(task.product, chunk, task.panels() + t * task.tile_size(), tile.vectors, task.finite(), sums,
+                   put_every, [&](int64_t from, int64_t until) {
+                     (to.planar ? put_rows<kind(), S, R, A> : put_channels<kind(), S, R, A>)(tile, chunk, from, until,
+                                                                                             sums, to, e, out);
+                   });
         });
       }
     }

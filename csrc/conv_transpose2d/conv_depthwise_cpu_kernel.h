@@ -30,6 +30,9 @@ void depthwise(const ConvTransposeParams& p, const S* input, const S* weight, co
       for (int64_t c = 0; c < channels; ++c)
         taps[(y * p.kernel_width + x) * padded + c] =
             static_cast<A>(weight[c * strides.in + y * strides.y + x * strides.x]);
+  std::vector<A> scale(static_cast<size_t>(padded), A(1)), offset(static_cast<size_t>(padded));
+  if (e.scale) std::copy_n(e.scale, channels, scale.data());
+  if (e.offset) std::copy_n(e.offset, channels, offset.data());
   const auto ys = phase_groups(vertical(p), false);
   const auto xs = phase_groups(horizontal(p), false);
   const auto rows = output_taps(ys, vertical(p)), columns = output_taps(xs, horizontal(p));
@@ -63,7 +66,8 @@ void depthwise(const ConvTransposeParams& p, const S* input, const S* weight, co
         }
         const int64_t o = (item * p.out_width + ox) * channels;
         with_activation(e.activation, [&](auto kind) {
-          finish_channels<kind()>(e, sums.data(), 0, channels, e.residual ? e.residual + o : nullptr, out + o);
+          finish_channels<kind()>(e, sums.data(), scale.data(), offset.data(), channels,
+                                  e.residual ? e.residual + o : nullptr, out + o);
         });
       }
     }

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <memory>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "common/cpu/isa.h"
 #include "common/cpu/memory.h"
 #include "common/tensor.h"
+#include "conv_transpose2d/conv_panels_cpu.h"
 #include "conv_transpose2d/conv_plan.h"
 
 // Loops over registers. Unrolled late, as -O3 would by itself, they leave an array in memory behind, which every tile

@@ -67,31 +67,53 @@ inline void with_activation(Activation activation, const Body& body) {
   }
 }
 
-// Of `count` (at most a vector's lanes) outputs side by side; residual: theirs, or null.
+// A vector of outputs.
 template <Activation kKind, class S, class A>
-inline void finish(const Epilogue<S, A>& e, Vec<A> sum, Vec<A> scale, Vec<A> offset, const S* residual, S* out,
-                   int64_t count) {
-  const bool whole = count >= kLanes<A>;
-  Vec<A> x = multiply_add(sum, scale, offset);
-  if (residual == nullptr) {
-    x = activate<kKind>(x, e.negative_slope);
-  } else {
-    const Vec<A> added = whole ? load(residual) : load_part(residual, count);
-    x = e.residual_last ? activate<kKind>(x, e.negative_slope) + added : activate<kKind>(x + added, e.negative_slope);
-  }
-  whole ? store(out, x) : store_part(out, x, count);
+inline Vec<A> finished(const Epilogue<S, A>& e, Vec<A> sum, Vec<A> scale, Vec<A> offset) {
+  return activate<kKind>(multiply_add(sum, scale, offset), e.negative_slope);
+}
+template <Activation kKind, class S, class A>
+inline Vec<A> finished(const Epilogue<S, A>& e, Vec<A> sum, Vec<A> scale, Vec<A> offset, Vec<A> residual) {
+  const Vec<A> x = multiply_add(sum, scale, offset);
+  return e.residual_last ? activate<kKind>(x, e.negative_slope) + residual
+                         : activate<kKind>(x + residual, e.negative_slope);
 }
 
-// Consecutive channels of one pixel.
-template <Activation kKind, class S, class A>
-inline void finish_channels(const Epilogue<S, A>& e, const A* sums, int64_t channel, int64_t count, const S* residual,
-                            S* out) {
-  for (int64_t i = 0; i < count; i += kLanes<A>) {
-    const int64_t rest = count - i;
-    const auto get = [rest](const A* p) { return rest >= kLanes<A> ? load(p) : load_part(p, rest); };
-    finish<kKind>(e, get(sums + i), e.scale ? get(e.scale + channel + i) : broadcast(A(1)),
-                  e.offset ? get(e.offset + channel + i) : Vec<A>{}, residual ? residual + i : nullptr, out + i, rest);
+// `count` outputs side by side, with affine(i) the scales and offsets from the i'th on. Few branches: a vector of a
+// short depth is no more than 24 multiply-adds.
+template <Activation kKind, class S, class A, class Affine>
+inline void finish_side_by_side(const Epilogue<S, A>& e, const A* sums, const Affine& affine, int64_t count,
+                                const S* residual, S* out) {
+  constexpr int64_t n = kLanes<A>;
+  int64_t i = 0;
+  if (residual == nullptr) {
+    for (; i + n <= count; i += n) {
+      const auto [scale, offset] = affine(i);
+      store(out + i, finished<kKind>(e, load(sums + i), scale, offset));
+    }
+  } else {
+    for (; i + n <= count; i += n) {
+      const auto [scale, offset] = affine(i);
+      store(out + i, finished<kKind>(e, load(sums + i), scale, offset, load(residual + i)));
+    }
   }
+  if (i == count) return;
+  const int64_t rest = count - i;
+  const auto [scale, offset] = affine(i);
+  const Vec<A> sum = load_part(sums + i, rest);
+  store_part(out + i,
+             residual == nullptr ? finished<kKind>(e, sum, scale, offset)
+                                 : finished<kKind>(e, sum, scale, offset, load_part(residual + i, rest)),
+             rest);
+}
+
+// Consecutive channels of a pixel (or pixels), each with its scale and offset, which can be read a vector beyond the
+// last.
+template <Activation kKind, class S, class A>
+inline void finish_channels(const Epilogue<S, A>& e, const A* sums, const A* scale, const A* offset, int64_t count,
+                            const S* residual, S* out) {
+  finish_side_by_side<kKind>(
+      e, sums, [=](int64_t i) { return std::pair(load(scale + i), load(offset + i)); }, count, residual, out);
 }
 
 // Consecutive pixels of one channel.
@@ -100,9 +122,5 @@ inline void finish_row(const Epilogue<S, A>& e, const A* sums, int64_t channel, 
                        S* out) {
   const Vec<A> scale = broadcast(e.scale ? e.scale[channel] : A(1));
   const Vec<A> offset = broadcast(e.offset ? e.offset[channel] : A(0));
-  for (int64_t i = 0; i < count; i += kLanes<A>) {
-    const int64_t rest = count - i;
-    finish<kKind>(e, rest >= kLanes<A> ? load(sums + i) : load_part(sums + i, rest), scale, offset,
-                  residual ? residual + i : nullptr, out + i, rest);
-  }
+  finish_side_by_side<kKind>(e, sums, [=](int64_t) { return std::pair(scale, offset); }, count, residual, out);
 }

@@ -9,6 +9,12 @@ struct WeightStrides {
   int64_t in, out, y, x;  // of weight [in_channels, out_channels / groups, kernel_height, kernel_width]
 };
 
+// Numbers from the first weight to the last.
+inline int64_t extent(const ConvTransposeParams& p, const WeightStrides& w) {
+  return (p.in_channels - 1) * w.in + (p.out_channels / p.groups - 1) * w.out + (p.kernel_height - 1) * w.y +
+         (p.kernel_width - 1) * w.x + 1;
+}
+
 // The forward of one group of channels, for outputs of one pair of phase groups. Pixels are those of a map with
 // `pixel_stride` and `image_stride`.
 inline Product forward_product(const ConvTransposeParams& p, const PhaseGroup& ys, const PhaseGroup& xs,
@@ -53,6 +59,25 @@ inline Product forward_product(const ConvTransposeParams& p, const PhaseGroup& y
       }
     }
   return product;
+}
+
+// Where the channels of a pixel are next to each other, so are those of neighbouring pixels: the phases of a row become
+// one run, whose channel counts on. For a product of all channels and exact phase groups.
+inline void join_pixels(const ConvTransposeParams& p, Product& product) {
+  const int64_t pixels = p.stride_width, channels = p.out_channels;
+  if (p.groups > 1 || static_cast<int64_t>(product.runs.size()) % pixels != 0) return;
+  std::vector<Run> joined;
+  for (size_t i = 0; i < product.runs.size(); i += static_cast<size_t>(pixels)) {
+    Run run = product.runs[i];
+    for (int64_t x = 0; x < pixels; ++x) {
+      const Run& next = product.runs[i + static_cast<size_t>(x)];
+      if (next.phase_x != run.phase_x + x || next.phase_y != run.phase_y) return;
+    }
+    run.count = pixels * channels;
+    joined.push_back(run);
+  }
+  product.runs = std::move(joined);
+  product.whole = pixels * channels;
 }
 
 // The gradient of the input of one group: an ordinary convolution of the output's gradient, at every stride'th pixel.

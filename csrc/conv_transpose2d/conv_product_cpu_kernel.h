@@ -19,14 +19,14 @@ constexpr int64_t kDepthBlock = 128;  // channels (pairs of them, of bfloat16)
 template <class A>
 constexpr int64_t kTileLanes = kTileVectors * kLanes<A>;
 
-// sums[M][kTileLanes] += a[m][k] * b[k][lanes], over V vectors of lanes. The panel is V vectors wide, the sums are
-// always kTileLanes apart.
-template <int M, int V, class A>
+// sums[M][kTileLanes] = a[m][k] * b[k][lanes], over V vectors of lanes; or += where they are not kFresh. The panel is V
+// vectors wide, the sums are always kTileLanes apart.
+template <int M, int V, bool kFresh, class A>
 inline void multiply(const A* const* a, const A* b, int64_t depth, A* sums) {
   constexpr int64_t n = kLanes<A>;
   Vec<A> acc[M][V];
   STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) STRUCTOPS_UNROLL for (int v = 0; v < V; ++v) acc[m][v] =
-      load(sums + m * kTileLanes<A> + v * n);
+      kFresh ? Vec<A>{} : load(sums + m * kTileLanes<A> + v * n);
   const A* rows[M];
   STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) rows[m] = a[m];
   for (int64_t k = 0; k < depth; ++k, b += V * n) {
@@ -46,12 +46,12 @@ inline void multiply(const A* const* a, const A* b, int64_t depth, A* sums) {
 #pragma GCC target("avx512bf16")
 // The same of bfloat16: two channels a step, multiplied exactly (numbers below 1e-38 count as zero) and added up in
 // float.
-template <int M, int V, class A>
+template <int M, int V, bool kFresh, class A>
 inline void multiply(const BFloat16* const* a, const BFloat16* b, int64_t depth, A* sums) {
   constexpr int64_t n = kLanes<float>;
   __m512 acc[M][V];
   STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) STRUCTOPS_UNROLL for (int v = 0; v < V; ++v) acc[m][v] =
-      _mm512_loadu_ps(sums + m * kTileLanes<float> + v * n);
+      kFresh ? _mm512_setzero_ps() : _mm512_loadu_ps(sums + m * kTileLanes<float> + v * n);
   const BFloat16* rows[M];
   STRUCTOPS_UNROLL for (int m = 0; m < M; ++m) rows[m] = a[m];
   for (int64_t k = 0; k < depth; k += 2, b += 2 * V * n) {
@@ -70,35 +70,35 @@ inline void multiply(const BFloat16* const* a, const BFloat16* b, int64_t depth,
 #pragma GCC pop_options
 #endif
 
-template <int V, class R, class A>
+template <int V, bool kFresh, class R, class A>
 inline void multiply_rows(int64_t count, const R* const* a, const R* b, int64_t depth, A* sums) {
   switch (count) {
     case 1:
-      return multiply<1, V>(a, b, depth, sums);
+      return multiply<1, V, kFresh>(a, b, depth, sums);
     case 2:
-      return multiply<2, V>(a, b, depth, sums);
+      return multiply<2, V, kFresh>(a, b, depth, sums);
     case 3:
-      return multiply<3, V>(a, b, depth, sums);
+      return multiply<3, V, kFresh>(a, b, depth, sums);
     case 4:
-      return multiply<4, V>(a, b, depth, sums);
+      return multiply<4, V, kFresh>(a, b, depth, sums);
     case 5:
-      return multiply<5, V>(a, b, depth, sums);
+      return multiply<5, V, kFresh>(a, b, depth, sums);
     default:
-      return multiply<6, V>(a, b, depth, sums);
+      return multiply<6, V, kFresh>(a, b, depth, sums);
   }
 }
-template <class R, class A>
+template <bool kFresh, class R, class A>
 inline void multiply_tile(int64_t vectors, int64_t count, const R* const* a, const R* b, int64_t depth, A* sums) {
   switch (vectors) {
     case 1:
-      return multiply_rows<1>(count, a, b, depth, sums);
+      return multiply_rows<1, kFresh>(count, a, b, depth, sums);
 #if STRUCTOPS_ISA_AVX512
     case 2:
-      return multiply_rows<2>(count, a, b, depth, sums);
+      return multiply_rows<2, kFresh>(count, a, b, depth, sums);
     case 3:
-      return multiply_rows<3>(count, a, b, depth, sums);
+      return multiply_rows<3, kFresh>(count, a, b, depth, sums);
 #endif
     default:
-      return multiply_rows<kTileVectors>(count, a, b, depth, sums);
+      return multiply_rows<kTileVectors, kFresh>(count, a, b, depth, sums);
   }
 }

@@ -29,17 +29,33 @@ inline Rows<S, R> rows_of(const S* map, bool planar, int64_t images, int64_t cha
   return {copy, channels * pixels, channels, channels / groups};
 }
 
+// Where a call's panels come from. `size`: numbers from the first weight to the last.
+template <class S>
+inline PanelKeeper keeper_of(const S* weight, int64_t size, int64_t pixels, ParallelFor parallel_for) {
+  const int64_t bytes = size * static_cast<int64_t>(sizeof(S));
+  PanelKeeper keeper(weight, bytes, pixels);
+  if (keeper.repeats()) keeper.identify(fingerprint(weight, bytes, parallel_for));
+  return keeper;
+}
+
 // A product made ready: its weights packed, `group` of the channels' pixels found.
 template <class S, class R>
 inline Task<R, acc_t<S>> prepare(Product product, const Rows<S, R>& rows, int64_t group, const S* weight,
-                                 Scratch<R>& panels, ParallelFor parallel_for) {
+                                 const PanelKeeper& keeper, ParallelFor parallel_for) {
   using A = acc_t<S>;
   product.image_stride = rows.image_stride;
   product.pixel_stride = rows.pixel_stride;
-  Task<R, A> task{std::move(product), rows.data + group * rows.group_stride, nullptr, true, {}, 0, 0, 0};
+  Task<R, A> task{std::move(product), rows.data + group * rows.group_stride, nullptr, {}, 0, 0, 0};
   task.tiles = tiles_of<A>(task.product);
-  R* packed = panels.at_least(std::max<int64_t>(1, static_cast<int64_t>(task.tiles.size()) * task.tile_size()));
-  task.finite = pack_panels<S, R, A>(task.product, weight, packed, parallel_for);
-  task.panels = packed;
+  PanelOrder order(task.product, sizeof(R));
+  task.kept = keeper.find(order);
+  if (task.kept == nullptr) {
+    const int64_t bytes = static_cast<int64_t>(task.tiles.size()) * task.tile_size() * static_cast<int64_t>(sizeof(R));
+    const auto made = std::make_shared<Panels>();
+    R* packed = reinterpret_cast<R*>(made->data.at_least(std::max<int64_t>(1, bytes)));
+    made->finite = pack_panels<S, R, A>(task.product, weight, packed, parallel_for);
+    task.kept = made;
+    keeper.keep(std::move(order), made, bytes);
+  }
   return task;
 }

@@ -20,13 +20,15 @@ void conv_transpose2d(const ConvTransposeParams& p, const S* input, bool planar,
   // segmentation head's last, is planar in either layout: pixel by pixel, each would be a vector of its own.
   const bool to_rows = planar || p.out_channels == 1;
   const auto ys = phase_groups(vertical(p), !to_rows), xs = phase_groups(horizontal(p), !to_rows);
-  std::vector<Scratch<R>> panels(static_cast<size_t>(p.groups) * ys.size() * xs.size());
+  const PanelKeeper keeper = keeper_of(weight, extent(p, strides), p.batch * p.height * p.width, parallel_for);
   std::vector<Task<R, acc_t<S>>> tasks;
   for (int64_t group = 0; group < p.groups; ++group)
     for (const PhaseGroup& y : ys)
-      for (const PhaseGroup& x : xs)
-        tasks.push_back(prepare(forward_product(p, y, x, strides, group, to_rows), rows, group, weight,
-                                panels[tasks.size()], parallel_for));
+      for (const PhaseGroup& x : xs) {
+        Product product = forward_product(p, y, x, strides, group, to_rows);
+        if (!to_rows) join_pixels(p, product);
+        tasks.push_back(prepare(std::move(product), rows, group, weight, keeper, parallel_for));
+      }
   const Destination to{p.out_channels, p.out_height,     p.out_width,     p.stride_height,
                        p.stride_width, p.padding_height, p.padding_width, to_rows};
   convolve(tasks, to, e, out, parallel_for);
@@ -38,11 +40,10 @@ void conv_transpose2d_grad_input(const ConvTransposeParams& p, const S* grad, bo
   Scratch<R> copy;
   const auto rows =
       rows_of<S, R>(grad, planar, p.batch, p.out_channels, p.groups, p.out_height * p.out_width, copy, parallel_for);
-  std::vector<Scratch<R>> panels(static_cast<size_t>(p.groups));
+  const PanelKeeper keeper = keeper_of(weight, extent(p, strides), p.batch * p.height * p.width, parallel_for);
   std::vector<Task<R, acc_t<S>>> tasks;
   for (int64_t group = 0; group < p.groups; ++group)
-    tasks.push_back(prepare(grad_input_product(p, strides, group, planar), rows, group, weight, panels[tasks.size()],
-                            parallel_for));
+    tasks.push_back(prepare(grad_input_product(p, strides, group, planar), rows, group, weight, keeper, parallel_for));
   const Destination to{p.in_channels, p.height, p.width, 1, 1, 0, 0, planar};
   const Epilogue<S, acc_t<S>> nothing{nullptr, nullptr, nullptr, Activation::none, 0, false};
   convolve(tasks, to, nothing, grad_input, parallel_for);

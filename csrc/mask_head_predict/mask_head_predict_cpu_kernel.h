@@ -24,11 +24,12 @@ void mask_head_predict(const MaskHeadParams& p, const S* features, bool planar, 
   using A = acc_t<S>;
   const ConvTransposeParams layer{p.rois, p.channels, p.hidden, 1, p.height, p.width, 2 * p.height, 2 * p.width, 2, 2,
                                   2,      2,          0,        0, 1,        1};
-  Scratch<R> copy, panels;
+  Scratch<R> copy;
   const auto rows = rows_of<S, R>(features, planar, p.rois, p.channels, 1, p.height * p.width, copy, parallel_for);
   const PhaseGroup y = phase_groups(vertical(layer), false)[0], x = phase_groups(horizontal(layer), false)[0];
+  const PanelKeeper keeper = keeper_of(weight, extent(layer, strides), p.rois * p.height * p.width, parallel_for);
   const Task<R, A> task =
-      prepare(forward_product(layer, y, x, strides, 0, false), rows, 0, weight, panels, parallel_for);
+      prepare(forward_product(layer, y, x, strides, 0, false), rows, 0, weight, keeper, parallel_for);
   const std::vector<R> zeros(static_cast<size_t>(std::max<int64_t>(1, p.channels)));
   const int64_t positions = task.positions(), chunks = (positions + kChunk - 1) / kChunk;
   const double steps = static_cast<double>(positions) * static_cast<double>(task.tiles.size()) * kTileVectors *
@@ -42,16 +43,18 @@ void mask_head_predict(const MaskHeadParams& p, const S* features, bool planar, 
       for (int64_t i = 0; i < chunk.count(); ++i)
         std::fill_n(logits[i], 4, logits_bias ? logits_bias[labels[chunk[i].image]] : A(0));
       for (size_t t = 0; t < task.tiles.size(); ++t) {
-        const Tile& tile = task.tiles[t];
-        sum_tile(task.product, chunk, task.panels + static_cast<int64_t>(t) * task.tile_size(), tile.vectors,
-                 task.finite, sums);
-        for (int64_t i = 0; i < chunk.count(); ++i) {
-          const A* of_class = logits_weight + labels[chunk[i].image] * p.hidden;
-          for (const Run& run : tile.runs)
-            logits[i][2 * run.phase_y + run.phase_x] +=
-                weighted_relu(sums + i * kTileLanes<A> + run.lane - tile.first_lane,
-                              bias ? bias + run.channel : nullptr, of_class + run.channel, run.count);
-        }
+        const Tile<A>& tile = task.tiles[t];
+        const auto use = [&](int64_t begin, int64_t until) {
+          for (int64_t i = begin; i < until; ++i) {
+            const A* of_class = logits_weight + labels[chunk[i].image] * p.hidden;
+            for (const Run& run : tile.runs)
+              logits[i][2 * run.phase_y + run.phase_x] +=
+                  weighted_relu(sums + i * kTileLanes<A> + run.lane - tile.first_lane,
+                                bias ? bias + run.channel : nullptr, of_class + run.channel, run.count);
+          }
+        };
+        sum_tile(task.product, chunk, task.panels() + static_cast<int64_t>(t) * task.tile_size(), tile.vectors,
+                 task.finite(), sums, kTilePositions, use);
       }
       for (int64_t i = 0; i < chunk.count(); ++i)
         for (int64_t phase = 0; phase < 4; ++phase) {

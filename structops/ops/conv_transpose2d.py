@@ -74,6 +74,8 @@ def conv_transpose2d(
         Gradients flow to all tensors, of any order. A backward needs what the activation got: it follows from the
         output of ``"none"`` and ``"relu"``; else, and for the gradient of ``scale``, it is computed once more.
         Under autocast, input, weight and residual are cast to the lower type, as torch does.
+        On the CPU, weights that come again with few pixels are kept packed, at most 128 MB of them in a process;
+        every call looks at all weights, so a change of any kind is seen.
     """
     _checks.tensor(OP, "input", input)
     _checks.tensor(OP, "weight", weight)

@@ -46,6 +46,7 @@ class Scratch {
     size_ = n;
     return data_;
   }
+  const T* get() const { return data_; }
 
  private:
   T* data_ = nullptr;

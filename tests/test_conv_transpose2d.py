@@ -204,6 +204,8 @@ def test_unbatched_input():
     x, w, skip = torch.randn(3, 4, 5), torch.randn(3, 2, 2, 2), torch.randn(2, 8, 10)
     wanted = F.conv_transpose2d(x, w, stride=2) + skip
     torch.testing.assert_close(ops.conv_transpose2d(x, w, stride=2, residual=skip), wanted)
+    with pytest.raises(RuntimeError, match=r"residual must be \[C, H, W\] where input is, got 4 dimensions"):
+        ops.conv_transpose2d(x, w, stride=2, residual=skip[None])
 
 
 def test_autocast_lowers_input_and_weight_as_torch_does():

@@ -206,6 +206,11 @@ MODELS = {
     ),
     "mask-head": (lambda: MaskRCNNPredictor(CHANNELS, 5, 3), False, {"conv5_mask": ("relu (ReLU)",)}),
     "fcn": (FCN, False, {"up": ("4 x 4 diagonal weight made depthwise",)}),
+    "bilinear": (
+        lambda: nn.Sequential(structops.nn.BilinearUpsample2d(CHANNELS, 2), nn.ReLU()),
+        False,
+        {"0": ("1 (ReLU)",)},
+    ),
     "graph-module": (
         lambda: torch.fx.symbolic_trace(AfterActivation().eval()),
         True,
@@ -266,6 +271,16 @@ class TestModules:
         with pytest.raises(ValueError, match="activation must be one of none, relu"):
             FusedConvTranspose2d(3, 5, 2, activation="tanh")
 
+    def test_made_without_memory(self):
+        """How torch's own tools start a large model: on the meta device, and then every module's reset_parameters."""
+        layer = FusedConvTranspose2d(3, 5, 2, affine=True, device="meta").to_empty(device="cpu")
+        for parameter in layer.parameters():
+            parameter.data.fill_(7)
+        layer.reset_parameters()
+        assert (layer.scale == 1).all()
+        assert (layer.shift == 0).all()
+        assert (layer.weight.abs() < 1).all()
+
 
 class TestFusion:
     @pytest.mark.parametrize("name", MODELS)
@@ -286,7 +301,7 @@ class TestFusion:
             assert torch.equal(again(*arguments), fused(*arguments))
         # The original is as it was.
         assert all(torch.equal(state[k], v) for k, v in model.state_dict().items())
-        assert not any(isinstance(m, ConvTranspose2d) for m in model.modules())
+        assert not any(isinstance(m, FusedConvTranspose2d) for m in model.modules())
         assert torch.equal(model(*arguments), before)
         assert structops.fuse_conv_transpose(fused).fusion_report.fused == {}
 
@@ -314,6 +329,22 @@ class TestFusion:
         assert left["3"] == "it is a ParametrizedConvTranspose2d"
         assert left["0"] == "nothing that follows it can be folded in"
 
+    def test_report_says_what_cannot_be_traced(self):
+        class Branches(AfterActivation):
+            def forward(self, x, skip):
+                return super().forward(x, skip) if skip.shape[2] > 2 else x
+
+        class Uncalled(AfterActivation):
+            def forward(self, x):
+                return x
+
+        def left(model):
+            return structops.fuse_conv_transpose(model.eval()).fusion_report.left["conv"]
+
+        assert "(Branches.forward: torch.fx: TraceError: symbolically traced variables" in left(Branches())
+        assert "(Remembers.forward: it changes attributes of its module)" in left(Remembers())
+        assert left(Uncalled()) == "no forward calls it"
+
     def test_training_is_refused(self):
         model = AfterActivation().eval()
         model.bn.train()
@@ -332,6 +363,14 @@ class TestFusion:
         torch.testing.assert_close(compiled(x, skip), fused(x, skip))
         exported = torch.export.export(fused, (x, skip)).module()
         torch.testing.assert_close(exported(x, skip), fused(x, skip))
+
+    def test_torch_fx(self):
+        """As torchvision.models.feature_extraction looks at models."""
+        fused = structops.fuse_conv_transpose(trained(AfterActivation()))
+        x, skip = torch.randn(1, CHANNELS, 5, 6), torch.randn(1, CHANNELS, 10, 12)
+        traced = torch.fx.symbolic_trace(fused)
+        assert structops.ops.conv_transpose2d in {node.target for node in traced.graph.nodes}
+        torch.testing.assert_close(traced(x, skip), fused(x, skip))
 
     def test_half_precision(self):
         model = trained(AfterActivation())

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco
@@ -71,6 +72,21 @@ def test_polygons_as_coco_has_them(g):
     assert torch.equal(ops.mask_targets(flat(*shapes), boxes, matched, (9, 14)), wanted)
     with pytest.raises(RuntimeError, match="x and y in turns"):
         ops.mask_targets([[[1.0, 2.0, 3.0]]], boxes[:1], matched[:1] * 0, 7)
+
+
+@pytest.mark.parametrize(
+    ("masks", "found"),
+    [
+        (None, "NoneType"),
+        (np.ones((1, 9, 10), dtype=np.uint8), "ndarray"),  # whose rows would pass for polygons
+        ([np.ones((9, 10))], "ndarray"),
+        ([{"size": [9, 9], "counts": "0"}], "dict"),
+        ([[1.0, 2, 3, 4, 5, 6]], "float"),
+    ],
+)
+def test_neither_bitmaps_nor_polygons(masks, found):
+    with pytest.raises(RuntimeError, match=rf"mask_targets: gt_masks must be a tensor .*, got {found}"):
+        ops.mask_targets(masks, torch.rand(1, 4), torch.zeros(1, dtype=torch.int64), 7)
 
 
 def test_offsets_out_of_range(g):

@@ -22,6 +22,10 @@ _UNTRACEABLE |= {"autocast", "checkpoint", "enable_grad", "inference_mode", "no_
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
+class Untraceable(Exception):
+    """Says why there are no graphs of a module."""
+
+
 def hooked(module: nn.Module) -> bool:
     return any(getattr(module, name, None) for name in _HOOKS) or "forward" in vars(module)
 
@@ -52,33 +56,35 @@ class _Tracer(fx.Tracer):
         return not is_sequence(m)
 
 
-def _trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph | None:
+def _trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph:
     before = dict(vars(module))
     try:
-        graph = _Tracer().trace(module, given)
-    except Exception:  # what somebody's code raises when it is shown proxies can be anything
-        graph = None
+        graph, problem = _Tracer().trace(module, given), ""
+    except Exception as error:  # what somebody's code raises when it is shown proxies can be anything
+        problem = ": ".join(["torch.fx", type(error).__name__, *str(error).splitlines()[:1]])
     # Tensors made on the way are left on the module as constants, and some modules remember what they were given.
     if vars(module).keys() != before.keys() or any(vars(module)[name] is not value for name, value in before.items()):
         vars(module).clear()
         vars(module).update(before)
-        return None
+        problem = problem or "it changes attributes of its module"
+    if problem:
+        raise Untraceable(problem)
     return graph
 
 
 def graphs(module: nn.Module) -> list[fx.Graph]:
-    """The graphs of ``module.forward``: none where it cannot be traced; two where it has arguments that may be left
-    out, because it may do something else then: with all given, and with none of those."""
+    """The graphs of ``module.forward``: one, or two where it has arguments that may be left out, because it may do
+    something else then: with all given, and with none of those. Raises :class:`Untraceable`."""
     forward = getattr(type(module).forward, "__func__", type(module).forward)
     code = getattr(forward, "__code__", None)
     if code is None or hasattr(forward, "__wrapped__") or "forward" in vars(module):
-        return []
-    if not isinstance(module, fx.GraphModule) and _UNTRACEABLE & set(code.co_names):
-        return []
+        raise Untraceable("it is decorated or replaced")
+    asked = _UNTRACEABLE & set(code.co_names)
+    if asked and not isinstance(module, fx.GraphModule):
+        raise Untraceable(f"it calls {', '.join(sorted(asked))}")
     parameters = list(inspect.signature(forward).parameters.values())[1:]
     optional = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    traced = [_trace(module), *([_trace(module, optional)] if optional else [])]
-    return [graph for graph in traced if graph is not None] if all(graph is not None for graph in traced) else []
+    return [_trace(module), *([_trace(module, optional)] if optional else [])]
 
 
 def calls(graph: fx.Graph) -> Iterator[tuple[str, fx.Node]]:

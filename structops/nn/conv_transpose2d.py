@@ -4,9 +4,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 
 from structops.ops.conv_transpose2d import conv_transpose2d, extent, lowered
+
+fx.wrap("conv_transpose2d")  # one node of torch.fx's graphs, which cannot look into it
 
 #: torch's own functions, for what the kernel does not take
 _ACTIVATIONS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
@@ -17,6 +19,8 @@ _ACTIVATIONS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
     "silu": lambda x, slope: F.silu(x),
     "sigmoid": lambda x, slope: torch.sigmoid(x),
 }
+
+_AFFINE = (("scale", 1.0), ("shift", 0.0))  # at first
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
@@ -93,7 +97,8 @@ class FusedConvTranspose2d(ConvTranspose2d):
         dtype: torch.dtype | None = None,
     ) -> None:
         if activation not in _ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(_ACTIVATIONS)}, got {activation!r}")
+            found = f"{', '.join(_ACTIVATIONS)}, got {activation!r}"
+            raise ValueError(f"FusedConvTranspose2d: activation must be one of {found}")
         super().__init__(
             in_channels,
             out_channels,
@@ -107,11 +112,17 @@ class FusedConvTranspose2d(ConvTranspose2d):
             device=device,
             dtype=dtype,
         )
-        for name, value in (("scale", 1.0), ("shift", 0.0)):
+        for name, value in _AFFINE:
             vector = torch.full((out_channels,), value, device=device, dtype=dtype) if affine else None
             self.register_parameter(name, None if vector is None else nn.Parameter(vector))
         self.activation, self.negative_slope = activation, negative_slope
         self.residual_after_activation = residual_after_activation
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        for name, value in _AFFINE:
+            if (vector := getattr(self, name, None)) is not None:  # the constructor comes here before it makes them
+                nn.init.constant_(vector, value)
 
     def forward(  # type: ignore[override]
         self,

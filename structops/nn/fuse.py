@@ -23,8 +23,9 @@ from structops.nn._fuse_patterns import (
     other_operand,
 )
 from structops.nn.conv_transpose2d import ConvTranspose2d, FusedConvTranspose2d
+from structops.nn.upsampling import BilinearUpsample2d
 
-_CONVOLUTIONS = (nn.ConvTranspose2d, ConvTranspose2d)
+_CONVOLUTIONS = (nn.ConvTranspose2d, ConvTranspose2d, BilinearUpsample2d)
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,10 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False) -> nn.Module:
 
     Nothing is fused that is read more than once, that has hooks or parametrizations, or that the model shares.
 
+    Load weights first: where a norm was folded in, ``state_dict`` has ``scale`` and ``shift`` of the convolution
+    instead. The result can be trained on, compiled, exported and traced, but not scripted; in training mode, statistics
+    that were folded in stand still, and a ``forward`` that was written anew does what it does in eval mode.
+
     Raises:
         RuntimeError: for a model in training mode: a batch norm there has no fixed statistics to fold.
     """
@@ -92,7 +97,7 @@ class _Fusion:
         self.shared = {name for name, m in self.modules.items() if everywhere[id(m)] > 1}
         self.called: Counter[str] = Counter()  # module -> calls, in the fullest graph of each owner
         self.read: set[str] = set()  # modules whose tensors are read by others
-
+        self.untraced: dict[str, str] = {}  # owner -> why it has no graphs
         self.taken: set[fx.Node] = set()  # operations that are folded into one convolution already
 
     def run(self) -> FusionReport:
@@ -145,7 +150,11 @@ class _Fusion:
             inside = any(_inside(name, owner) for name in self.called)
             if isinstance(module, nn.ModuleList | nn.ModuleDict) or (_fuse_graphs.is_sequence(module) and inside):
                 continue
-            traced[owner] = _fuse_graphs.graphs(module)
+            try:
+                traced[owner] = _fuse_graphs.graphs(module)
+            except _fuse_graphs.Untraceable as reason:
+                self.untraced[owner] = str(reason)
+                continue
             calls = [Counter(_join(owner, target) for target, _ in _fuse_graphs.calls(g)) for g in traced[owner]]
             for name in set().union(*calls):
                 self.called[name] += max(count[name] for count in calls)
@@ -166,7 +175,12 @@ class _Fusion:
         if reason := self._untouchable(conv):
             return reason
         if not chains:
-            return "no forward that can be traced calls it"
+            around = [owner for owner in self.untraced if _inside(conv, owner)]
+            innermost = max(around, key=len, default=None)
+            if innermost is None:
+                return "no forward calls it"
+            forward = f"{type(self.modules[innermost]).__name__}.forward"
+            return f"no forward that can be traced calls it ({forward}: {self.untraced[innermost]})"
         if any(chain.settings != chains[0].settings for chain in chains):
             return "what follows it depends on the arguments"
         return ""

@@ -20,11 +20,13 @@ from structops.nn.conv_transpose2d import ConvTranspose2d
 __all__ = ["BedOfNailsUpsample2d", "BilinearUpsample2d", "MaxUnpool2d", "NearestUpsample2d", "bilinear_kernel_"]
 
 
-def _pair(factor: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (factor, factor) if isinstance(factor, int) else factor
-    if height < 1 or width < 1:
-        raise ValueError(f"scale_factor must be at least 1, got {factor}")
-    return height, width
+def _pair(factor: int | Sequence[int], name: str = "scale_factor") -> tuple[int, int]:
+    pair = (factor, factor) if isinstance(factor, int) else tuple(factor) if isinstance(factor, Sequence) else ()
+    if len(pair) != 2 or not all(isinstance(n, int) for n in pair):
+        raise ValueError(f"{name} must be a whole number, or (height, width), got {factor!r}")
+    if min(pair) < 1:
+        raise ValueError(f"{name} must be at least 1, got {factor}")
+    return pair[0], pair[1]
 
 
 class _Upsample2d(nn.Module):
@@ -71,6 +73,7 @@ def bilinear_kernel_(weight: torch.Tensor, stride: int | Sequence[int] | None = 
     Args:
         weight: ``[Cin, Cout / groups, kernel height, kernel width]``. Each input channel goes to the output channel of
             the same place in its group, and to no other: a depthwise weight is filled, a dense one is diagonal.
+            How many groups there are follows from its shape: as many as output channels of a group go into Cin.
         stride: by which the layer stretches its input; left out: the one for which a kernel is usually so large,
             ``(kernel + 1) // 2``. A kernel of ``2 stride`` or ``2 stride - 1`` is the whole tent; a larger one ends in
             zeros, a smaller one is cut.
@@ -79,12 +82,12 @@ def bilinear_kernel_(weight: torch.Tensor, stride: int | Sequence[int] | None = 
         ``weight``
 
     Raises:
-        ValueError: when the group of an input channel is not as wide as that of an output channel.
+        ValueError: when the input channels do not make up groups as wide as the output channels'.
     """
     inputs, outputs, *kernel = weight.shape
     if len(kernel) != 2 or outputs == 0 or inputs % outputs:
         raise ValueError(f"weight must have as many input as output channels in a group, got {list(weight.shape)}")
-    factors = _pair(stride) if stride is not None else [(k + 1) // 2 for k in kernel]
+    factors = _pair(stride, "stride") if stride is not None else [(k + 1) // 2 for k in kernel]
     tents = []
     for size, factor in zip(kernel, factors, strict=True):
         distance = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2).abs()

@@ -8,6 +8,7 @@ The derivatives of each are the other two, so gradients of every order come from
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Sequence
 
 import torch
@@ -21,6 +22,7 @@ from structops.reference.conv_transpose2d import ACTIVATIONS
 LARGEST_STEP = 2**20  # of strides, paddings and dilations: products stay far from 2^63
 NONE, RELU, LEAKY_RELU, GELU, SILU, SIGMOID = range(len(ACTIVATIONS))
 OP = "conv_transpose2d"
+_WHOLE_NUMBERS = (numbers.Integral, torch.SymInt)
 
 
 def conv_transpose2d(
@@ -75,9 +77,10 @@ def conv_transpose2d(
         On the CPU, weights that come again with few pixels are kept packed, at most 128 MB of them in a process;
         every call looks at all weights, so a change of any kind is seen.
     """
-    for name, tensor in (("input", input), ("weight", weight)):
-        if not isinstance(tensor, torch.Tensor):
-            raise RuntimeError(f"{OP}: {name} must be a tensor, got {type(tensor).__name__}")
+    _checks.tensor(OP, "input", input)
+    _checks.tensor(OP, "weight", weight)
+    if residual is not None:
+        _checks.tensor(OP, "residual", residual)
     if activation not in ACTIVATIONS:
         raise RuntimeError(f"{OP}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     kind = input.device.type
@@ -86,7 +89,10 @@ def conv_transpose2d(
     unbatched = input.dim() == 3
     if unbatched:
         input = input[None]
-        residual = residual[None] if residual is not None else None
+        if residual is not None:
+            dims = residual.dim()
+            require(dims == 3, lambda: f"{OP}: residual must be [C, H, W] where input is, got {dims} dimensions")
+            residual = residual[None]
     out = _conv_transpose2d(
         input,
         weight,
@@ -107,10 +113,11 @@ def conv_transpose2d(
 
 
 def _pair(name: str, value: int | Sequence[int]) -> list[int]:
-    if isinstance(value, int | torch.SymInt):
-        return [value, value]
-    pair = list(value)
-    require(len(pair) in (1, 2), lambda: f"{OP}: {name} must be a number or 2 of them, got {len(pair)}")
+    pair = list(value) if isinstance(value, Sequence) else [value]
+    require(
+        len(pair) in (1, 2) and all(isinstance(n, _WHOLE_NUMBERS) for n in pair),
+        lambda: f"{OP}: {name} must be a whole number or 2 of them, got {value!r}",
+    )
     return pair * 2 if len(pair) == 1 else pair
 
 

@@ -17,8 +17,8 @@ _MOST_PIXELS = 2**31 - 2
 def encode_masks(masks: torch.Tensor, *, width: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Run-length encoding of masks in the compressed form of COCO, as tensors.
 
-    Byte for byte what ``pycocotools.mask.encode`` gives. How long the result is depends on the masks, so on a GPU this
-    waits for it (twice: for the number of runs, and of characters). Not differentiable.
+    Byte for byte what ``pycocotools.mask.encode`` gives for masks of 0 and 1. How long the result is depends on the
+    masks, so on a GPU this waits for it (twice: for the number of runs, and of characters). Not differentiable.
 
     Args:
         masks: ``[K, H, W]`` bool or uint8, a pixel belongs to the object where it is not 0; or with a ``width`` packed

@@ -7,6 +7,7 @@ import torch
 from structops import _checks
 from structops._backend import Op
 from structops._checks import require
+from structops.ops.conv_transpose2d import lowered
 
 OP = "mask_head_predict"
 
@@ -36,7 +37,8 @@ def mask_head_predict(
 
     Returns:
         ``[K, 1, 2 H, 2 W]`` probabilities of the type of ``features``. Everything up to the one rounding at the end is
-        at least float32. Not differentiable.
+        at least float32. Not differentiable. Under autocast, features, weights and biases are cast to the lower type,
+        as torch does.
 
     Raises:
         RuntimeError: for a wrong rank, size, dtype or device, and on CPU for a label out of range (on a GPU, where
@@ -53,7 +55,10 @@ def mask_head_predict(
         for size in logits_weight.shape[2:]:
             require(size == 1, lambda: message)
         logits_weight = logits_weight[:, :, 0, 0]
-    return _mask_head_predict(features, deconv_weight, deconv_bias, logits_weight, logits_bias, labels)[:, None]
+    kind = features.device.type
+    tensors = (features, deconv_weight, deconv_bias, logits_weight, logits_bias)
+    cast = [t.to(lowered(kind, t.dtype)) if isinstance(t, torch.Tensor) else t for t in tensors]
+    return _mask_head_predict(*cast, labels)[:, None]
 
 
 # csrc/mask_head_predict/mask_head_checks.h has the same.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 import torch
 
@@ -24,8 +24,14 @@ def polygon_tensors(
     object a list of flat ``[x0, y0, x1, y1, ...]``. Made on the host, then copied."""
     points: list[torch.Tensor] = []
     rings, objects = [0], [0]
+    message = f"{NAME}: gt_masks must be a tensor [G, H, W], or a list of polygons [x0, y0, x1, y1, ...] an object"
+    require(isinstance(polygons, list | tuple), lambda: f"{message}, got {type(polygons).__name__}")
     for polygons_of_one in polygons:
+        given = f"{message}, got {type(polygons_of_one).__name__}"
+        require(isinstance(polygons_of_one, list | tuple), lambda given=given: given)  # type: ignore[misc]
         for flat in polygons_of_one:
+            given = f"{message}, got {type(flat).__name__}"
+            require(isinstance(flat, Sized) and not isinstance(flat, str), lambda given=given: given)  # type: ignore[misc]
             even, count = len(flat) % 2 == 0, len(flat)
             require(even, lambda n=count: f"{NAME}: a polygon must be x and y in turns, got {n} numbers")  # type: ignore[misc]
             points.append(torch.as_tensor(flat, dtype=torch.float64).view(-1, 2))
@@ -50,6 +56,8 @@ def polygon_mask_targets(
     even-odd rule; COCO's own rounds the boundary, and is another within a pixel of it. Positions are computed in
     float64, and the result is the same to the bit on every backend. Not differentiable.
 
+    The first three arguments are what ``structops.ops.polygon_tensors`` makes of COCO's lists.
+
     Args:
         points: ``[V, 2]`` (x, y) in image pixels, of all rings one after the other; any floating type.
         rings: ``[R + 1]`` where the points of each ring begin, and V; any integer type. The last point is joined to the
@@ -68,7 +76,7 @@ def polygon_mask_targets(
             offset out of range; on a GPU, where looking would cost a host sync, such a box gives NaN, and such an
             offset is taken for the nearest in range.
     """
-    rows, columns = output_pair(POLYGONS, size)
+    rows, columns = output_pair(POLYGONS, size, "size")
     return _polygon_mask_targets(points, rings, objects, boxes, matched, rows, columns)
 
 
@@ -84,7 +92,8 @@ def mask_targets(
     Args:
         gt_masks: ``[G, H, W]``, a bitmap of the image for each object; bool, uint8, float16, bfloat16, float32 or
             float64. Or a list of polygons as COCO has them, for each object a list of flat ``[x0, y0, x1, y1, ...]``:
-            then the results are those of :func:`polygon_mask_targets`, which takes them as tensors, once made.
+            then the results are those of :func:`polygon_mask_targets`, which takes them as the tensors that
+            ``structops.ops.polygon_tensors`` makes of them. COCO's run lengths have to be decoded first.
         boxes: ``[K, 4]`` (x1, y1, x2, y2) in image pixels, any floating type.
         matched: ``[K]`` the object of each box, an index of ``gt_masks``; any integer type.
         size: of a target, (height, width) or one number for both; 1 to 32768.
@@ -98,8 +107,9 @@ def mask_targets(
             range; on a GPU, where looking would cost a host sync, such a box gives NaN.
     """
     if not isinstance(gt_masks, torch.Tensor):
+        _checks.tensor(NAME, "boxes", boxes)
         return polygon_mask_targets(*polygon_tensors(gt_masks, boxes.device), boxes, matched, size)
-    rows, columns = output_pair(NAME, size)
+    rows, columns = output_pair(NAME, size, "size")
     return _mask_targets(gt_masks, boxes, matched, rows, columns)
 
 

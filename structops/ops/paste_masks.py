@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+
 import torch
 
 from structops import _checks
@@ -33,14 +35,15 @@ def paste_masks(
         threshold: a pixel belongs to the object where its interpolated probability is **greater**. ``None``: the
             probabilities themselves are returned.
         packed: one bit a pixel instead of a byte; needs a threshold.
-        padding: zeros around each mask, in its own pixels; its box is widened to match.
+        padding: zeros around each mask, in its own pixels; its box is widened to match. Between the mask's outermost
+            pixels and these zeros values fall off: as far as ``padding``, they reach beyond ``boxes``.
 
     Returns:
         bool ``[K, height, width]``; packed uint8 ``[K, height, ceil(width / 8)]``, pixel 8 i + j in bit j (from the
         lowest) of byte i, as ``numpy.unpackbits(..., axis=-1, count=width, bitorder="little")`` expects it, bits beyond
         the width 0; without a threshold ``[K, 1, height, width]`` of the masks' type, float32 for halves.
-        A pixel outside of its detection's box is 0. A box with a coordinate that is NaN, infinite or 2^62 and more, or
-        that ends before it begins, has no pixels.
+        A pixel outside of its detection's widened box is 0. A box with a coordinate that is NaN, infinite or 2^62 and
+        more, or that ends before it begins, has no pixels.
 
     Raises:
         RuntimeError: for a wrong rank, dtype, device or size, a negative ``image_size`` or ``padding``, or ``packed``
@@ -57,7 +60,8 @@ def paste_masks(
             f"{list(masks.shape) if isinstance(masks, torch.Tensor) else type(masks).__name__}"
         ),
     )
-    require(len(image_size) == 2, lambda: f"{NAME}: image_size must be (height, width), got {image_size}")
+    sized = isinstance(image_size, Sized) and len(image_size) == 2
+    require(sized, lambda: f"{NAME}: image_size must be (height, width), got {image_size}")
     planes = masks[:, 0] if masks.dim() == 4 else masks
     height, width = image_size
     return _paste_masks(planes, boxes, height, width, threshold, packed, padding)

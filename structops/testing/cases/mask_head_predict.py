@@ -125,6 +125,7 @@ SPECS = (
         errors=ERRORS,
         data=("features", *WEIGHTS),
         layouts=("features", "deconv_weight"),
+        lowers=("features", *WEIGHTS),
         scale="outputs",
         peer={"torch": torch_composed},
     ),

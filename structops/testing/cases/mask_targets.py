@@ -121,7 +121,7 @@ ERRORS = (
     ErrorCase("matched-high", _refused(matched=INDICES + 1), r"matched\[1\] is 2, but must be in \[0, 2\)", "cpu"),
     ErrorCase("matched-negative", _refused(matched=INDICES - 1), r"matched\[0\] is -1", "cpu"),
     ErrorCase("size-zero", _refused(size=0), r"size must be 1 to 32768"),
-    ErrorCase("size-three", _refused(size=(3, 3, 3)), r"output_size must be an int or a pair"),
+    ErrorCase("size-three", _refused(size=(3, 3, 3)), r" size must be an int or a pair"),
 )
 
 POLYGONS = CaseList()

@@ -329,6 +329,21 @@ class TestFusion:
         assert left["3"] == "it is a ParametrizedConvTranspose2d"
         assert left["0"] == "nothing that follows it can be folded in"
 
+    @torch.no_grad()
+    def test_bare_convolutions_if_asked(self):
+        class Concatenates(Layers):
+            def forward(self, x, skip):
+                return torch.cat([self.conv(x), skip], 1)
+
+        model, x, skip = Concatenates().eval(), torch.randn(1, CHANNELS, 5, 6), torch.randn(1, CHANNELS, 10, 12)
+        hook = model.conv.register_forward_hook(lambda *_: None)
+        assert not structops.fuse_conv_transpose(model, replace_bare=True).fusion_report.fused
+        hook.remove()
+        fused = structops.fuse_conv_transpose(model, replace_bare=True)
+        assert fused.fusion_report.fused == {"conv": ("by itself",)}
+        assert type(fused.conv) is structops.nn.ConvTranspose2d
+        torch.testing.assert_close(fused(x, skip), model(x, skip), rtol=1e-5, atol=1e-5)
+
     def test_report_says_what_cannot_be_traced(self):
         class Branches(AfterActivation):
             def forward(self, x, skip):

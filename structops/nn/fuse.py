@@ -48,7 +48,7 @@ class FusionReport:
         return "\n".join([count, *(f"  {name:{width}}  {what}" for name, what in rows)])
 
 
-def fuse_conv_transpose(model: nn.Module, inplace: bool = False) -> nn.Module:
+def fuse_conv_transpose(model: nn.Module, inplace: bool = False, *, replace_bare: bool = False) -> nn.Module:
     """Make each ConvTranspose2d one kernel with the BatchNorm2d, activation and skip addition that follow it.
 
     >>> model = structops.fuse_conv_transpose(model.eval())
@@ -57,6 +57,8 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False) -> nn.Module:
     Args:
         model: in eval mode.
         inplace: change ``model`` itself; otherwise it stays as it is, and a copy is changed.
+        replace_bare: make those :class:`structops.nn.ConvTranspose2d` that nothing can be folded into, as in a U-Net
+            that concatenates its skips. Their kernel is the faster one for most layers, in NHWC with few channels not.
 
     Returns:
         the model, of the same class and with the same results but for rounding. Convolutions are
@@ -85,13 +87,13 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False) -> nn.Module:
             where = f"{name or 'the model'} is in training mode"
             raise RuntimeError(f"fuse_conv_transpose: the model must be in eval mode (model.eval()), {where}")
     model = model if inplace else copy.deepcopy(model)
-    model.fusion_report = _Fusion(model).run()  # type: ignore[assignment]
+    model.fusion_report = _Fusion(model, replace_bare).run()  # type: ignore[assignment]
     return model
 
 
 class _Fusion:
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
+    def __init__(self, model: nn.Module, replace_bare: bool) -> None:
+        self.model, self.replace_bare = model, replace_bare
         self.modules = dict(model.named_modules())
         everywhere = Counter(id(m) for _, m in model.named_modules(remove_duplicate=False))
         self.shared = {name for name, m in self.modules.items() if everywhere[id(m)] > 1}
@@ -123,13 +125,14 @@ class _Fusion:
             chain = found[conv][0] if found[conv] and not reason else None
             if chain is not None and not chain.folded:
                 reason, chain = "nothing that follows it can be folded in", None
+            bare = bool(found[conv]) and chain is None and not self._untouchable(conv) and self.replace_bare
             diagonal = bool(found[conv]) and not self._untouchable(conv) and _diagonal(self.modules[conv])
-            if chain is None and not diagonal:
+            if chain is None and not diagonal and not bare:
                 report.left[conv] = reason
                 continue
             channels = self.modules[conv].weight.shape[0]
             depthwise = (f"{channels} x {channels} diagonal weight made depthwise",) if diagonal else ()
-            report.fused[conv] = (*depthwise, *(chain.folded if chain else ()))
+            report.fused[conv] = (*depthwise, *(chain.folded if chain else ())) or ("by itself",)
             self._replace(conv, chain, diagonal)
             chosen += [chain] if chain else []
         for owner in {chain.owner for chain in chosen if chain.rewrites}:

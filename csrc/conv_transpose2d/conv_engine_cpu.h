@@ -1,4 +1,17 @@
-// What conv_task_cpu_kernel.h needs outside of the namespaces of instruction sets.
+// The engine of transposed convolutions on the CPU: what its kernel files need outside of the namespaces of instruction
+// sets. In the order of a call:
+//   conv_axis.h                 an axis in phases
+//   conv_plan.h, conv_gemm.h    the products that make up a convolution: pixels through taps, times weights
+//   conv_rows_cpu_kernel.h      pixels with their channels side by side, weights in panels
+//   conv_panels_cpu.h           panels kept from call to call
+//   conv_task_cpu_kernel.h      a product made ready
+//   conv_convolve_cpu_kernel.h  tasks shared between threads, chunk by chunk
+//   conv_chunk_cpu_kernel.h     positions, their pixels, tile after tile of sums
+//   conv_product_cpu_kernel.h   a tile in registers
+//   conv_squares_cpu_kernel.h   the same with combined taps, for taps of 2 x 2
+//   conv_put_cpu_kernel.h       sums to where they belong in the output
+//   conv_epilogue_cpu.h         scale, offset, residual and activation on the way
+// Beside it: conv_depthwise_cpu_kernel.h, for one channel to itself, and conv_grad_weight_cpu_kernel.h.
 #pragma once
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -25,6 +25,11 @@ namespace structops::cpu {
 struct Panels {
   Scratch<std::byte> data;
   bool finite = true;  // every weight is
+
+  template <class R>
+  R* numbers() const {
+    return reinterpret_cast<R*>(data.get());
+  }
 };
 
 // What panels depend on besides the weights.

@@ -1,4 +1,5 @@
-// Products made ready: what every op on the engine of transposed convolutions includes, once per instruction set.
+// Products made ready: what they read, and their weights packed. What every op on the engine of transposed convolutions
+// includes, once per instruction set.
 // clang-format off: in this order
 #include "common/cpu/vec.h"
 #include "common/cpu/transpose.h"
@@ -21,7 +22,7 @@ struct Task {
   bool squares;  // its taps are combined (conv_squares_cpu_kernel.h)
   int64_t tiles_at_a_time, chunks, first_item;
 
-  const R* panels() const { return reinterpret_cast<const R*>(kept->data.get()); }
+  const R* panels() const { return kept->numbers<R>(); }
   bool finite() const { return kept->finite; }
   int64_t positions() const { return product.batch * product.count_y * product.count_x; }
   int64_t factors() const { return squares ? kComponents : static_cast<int64_t>(product.taps.size()); }
@@ -58,6 +59,30 @@ inline PanelKeeper keeper_of(const S* weight, int64_t size, int64_t pixels, Para
   return keeper;
 }
 
+template <class R, class A>
+inline std::shared_ptr<Panels> room_for(const Task<R, A>& task, int64_t factors) {
+  const int64_t numbers = static_cast<int64_t>(task.tiles.size()) * factors * task.product.depth * kTileLanes<A>;
+  auto panels = std::make_shared<Panels>();
+  panels->data.at_least(std::max<int64_t>(1, numbers * static_cast<int64_t>(sizeof(R))));
+  return panels;
+}
+
+// The panels of combined taps from those of the taps. Returns whether all weights are tame.
+inline bool combine_panels(const Task<float, float>& task, const float* taps, float* to, ParallelFor parallel_for) {
+  const int64_t tiles = static_cast<int64_t>(task.tiles.size()), depth = task.product.depth;
+  const int64_t count = static_cast<int64_t>(task.product.taps.size());
+  std::atomic<bool> fine{true};
+  share(parallel_for, workers_for(static_cast<double>(tiles * count * depth * kTileVectors)), tiles, 1,
+        [&](ItemQueue& queue) {
+          for (int64_t t, end; queue.take(t, end);) {
+            const int64_t size = depth * task.tiles[static_cast<size_t>(t)].vectors * kLanes<float>;
+            const int64_t whole = t * depth * kTileLanes<float>;
+            if (!combine_taps(taps + count * whole, size, to + kComponents * whole)) fine.store(false);
+          }
+        });
+  return fine.load();
+}
+
 // A product made ready: its weights packed, `group` of the channels' pixels found. With `squares` its taps are combined
 // where it has such taps; then all pixels must be tame.
 template <class S, class R>
@@ -73,126 +98,17 @@ inline Task<R, acc_t<S>> prepare(Product product, const Rows<S, R>& rows, int64_
   task.kept = keeper.find(order());
   if (task.kept != nullptr) return task;
 
-  const int64_t tiles = static_cast<int64_t>(task.tiles.size());
-  const auto pack = [&](Scratch<std::byte>& to, int64_t factors) {
-    const int64_t count = tiles * factors * task.product.depth * kTileLanes<A>;
-    return reinterpret_cast<R*>(to.at_least(std::max<int64_t>(1, count * static_cast<int64_t>(sizeof(R)))));
-  };
   const int64_t taps = static_cast<int64_t>(task.product.taps.size());
-  auto made = std::make_shared<Panels>();
-  R* packed = pack(made->data, taps);
+  std::shared_ptr<Panels> made = room_for(task, taps);
+  R* packed = made->numbers<R>();
   made->finite = pack_panels<S, R, A>(task.product, weight, packed, parallel_for);
   if constexpr (std::is_same_v<R, float>)
     if (squares) {
-      auto combined = std::make_shared<Panels>();
-      float* to = pack(combined->data, kComponents);
-      std::atomic<bool> fine{true};
-      share(parallel_for, workers_for(static_cast<double>(tiles * task.tile_size()) / 8), tiles, 1,
-            [&](ItemQueue& queue) {
-              for (int64_t t, end; queue.take(t, end);) {
-                const int64_t size = task.product.depth * task.tiles[static_cast<size_t>(t)].vectors * kLanes<A>;
-                const float* from = packed + t * taps * task.product.depth * kTileLanes<A>;
-                if (!combine_taps(from, size, to + t * task.tile_size())) fine.store(false);
-              }
-            });
-      task.squares = fine.load();
+      const std::shared_ptr<Panels> combined = room_for(task, kComponents);
+      task.squares = combine_panels(task, packed, combined->numbers<float>(), parallel_for);
       if (task.squares) made = combined;
     }
   task.kept = made;
   keeper.keep(order(), made, made->data.bytes());
   return task;
-}
-
-// Calls put(tile, positions, begin, end, sums) for everything in chunk `c` and tiles [first, last).
-template <class R, class A>
-class Worker {
- public:
-  Worker(const R* zeros, int64_t put_every) : zeros_(zeros), put_every_(put_every) {}
-
-  template <class Put>
-  void run(const Task<R, A>& task, int64_t c, int64_t first, int64_t last, const Put& put) {
-    if constexpr (std::is_same_v<R, float>)
-      if (task.squares) return run_squares(task, c, first, last, put);
-    Chunk<R> chunk(task.product, task.rows, zeros_);
-    chunk.at(task.positions() * c / task.chunks, task.positions() * (c + 1) / task.chunks);
-    if (task.finite()) chunk.gather(gathered_);
-    for (int64_t t = first; t < last; ++t) {
-      const Tile<A>& tile = task.tiles[static_cast<size_t>(t)];
-      sum_tile(task.product, chunk, task.panels() + t * task.tile_size(), tile.vectors, task.finite(), sums_,
-               put_every_, [&](int64_t begin, int64_t end) { put(tile, chunk.positions(), begin, end, sums_); });
-    }
-  }
-
- private:
-  template <class Put>
-  void run_squares(const Task<R, A>& task, int64_t c, int64_t first, int64_t last, const Put& put) {
-    Squares squares(task.product);
-    squares.at(squares.in_all() * c / task.chunks, squares.in_all() * (c + 1) / task.chunks);
-    const int64_t depth = task.product.depth;
-    R* gathered = gathered_.at_least(kComponents * kSquares * depth);
-    A* products = products_.at_least(kComponents * kSquares * kTileLanes<A>);
-    squares.gather(task.rows, zeros_, gathered);
-    for (int64_t t = first; t < last; ++t) {
-      const Tile<A>& tile = task.tiles[static_cast<size_t>(t)];
-      multiply_squares(squares, gathered, task.panels() + t * task.tile_size(), depth, tile.vectors, products);
-      for (int64_t begin = 0, end; begin < squares.count(); begin = end) {
-        end = std::min(begin + kSquaresPut, squares.count());
-        Position positions[kChunk];
-        int8_t slots[kSquaresPut][4];
-        const int64_t count = squares.positions(begin, end, positions, slots);
-        add_up_squares(products, begin, end, slots, tile.vectors, sums_);
-        put(tile, positions, 0, count, sums_);
-      }
-    }
-  }
-
-  const R* zeros_;
-  const int64_t put_every_;
-  Scratch<R> gathered_;
-  Scratch<A> products_;
-  alignas(64) A sums_[kChunk * kTileLanes<A>];
-};
-
-// All products, chunk by chunk. An item is a chunk and some tiles: all of them, so that its pixels stay in the second
-// cache, where there are enough chunks to go round.
-template <class S, class R, class A>
-void convolve(std::vector<Task<R, A>>& tasks, const Destination& to, const Epilogue<S, A>& e, S* out,
-              ParallelFor parallel_for) {
-  int64_t items = 0, depth = 1;
-  double steps = 0;
-  for (Task<R, A>& task : tasks) {
-    const int64_t tiles = static_cast<int64_t>(task.tiles.size());
-    task.chunks = task.squares ? (Squares(task.product).in_all() + kSquares - 1) / kSquares
-                               : (task.positions() + kChunk - 1) / kChunk;
-    task.tiles_at_a_time = task.chunks >= 64 ? tiles : std::min<int64_t>(tiles, 8);
-    task.first_item = items;
-    items += task.chunks * task.parts();
-    depth = std::max(depth, task.product.depth);
-    if (!to.planar)
-      for (Tile<A>& tile : task.tiles) scale_lanes(e, to.channels, tile);
-    steps += static_cast<double>(task.positions()) * static_cast<double>(tiles * kTileVectors) *
-             (4 + static_cast<double>(task.product.taps.size()) * static_cast<double>(task.product.depth) / 2);
-  }
-  const std::vector<R> zeros(static_cast<size_t>(depth));
-  // Rows are put in pieces of 96 pixels or more.
-  const int64_t put_every =
-      to.planar ? kTilePositions * std::min(16 / to.stride_x + 1, kChunk / kTilePositions) : kTilePositions;
-  share(parallel_for, workers_for(steps), items, 1, [&](ItemQueue& queue) {
-    Worker<R, A> worker(zeros.data(), put_every);
-    for (int64_t item, end; queue.take(item, end);) {
-      auto found = std::upper_bound(tasks.begin(), tasks.end(), item,
-                                    [](int64_t i, const Task<R, A>& task) { return i < task.first_item; });
-      const Task<R, A>& task = *--found;
-      const int64_t parts = task.parts(), c = (item - task.first_item) / parts;
-      const int64_t first = (item - task.first_item) % parts * task.tiles_at_a_time;
-      const int64_t last = std::min(first + task.tiles_at_a_time, static_cast<int64_t>(task.tiles.size()));
-      with_activation(e.activation, [&](auto kind) {
-        worker.run(task, c, first, last,
-                   [&](const Tile<A>& tile, const Position* all, int64_t from, int64_t until, const A* sums) {
-                     (to.planar ? put_rows<kind(), S, A> : put_channels<kind(), S, A>)(tile, all, from, until, sums, to,
-                                                                                       e, out);
-                   });
-      });
-    }
-  });
 }

@@ -1,6 +1,7 @@
 // A transposed convolution, and the gradient of its input, as products. Included once per instruction set.
 #include "conv_transpose2d/conv_task_cpu_kernel.h"
 // After it.
+#include "conv_transpose2d/conv_convolve_cpu_kernel.h"
 #include "conv_transpose2d/conv_depthwise_cpu_kernel.h"
 #include "conv_transpose2d/conv_grad_weight_cpu_kernel.h"
 

@@ -46,7 +46,7 @@ class Scratch {
     size_ = n;
     return data_;
   }
-  const T* get() const { return data_; }
+  T* get() const { return data_; }
   int64_t bytes() const { return size_ * static_cast<int64_t>(sizeof(T)); }
 
  private:

@@ -4,8 +4,8 @@
 // A row of inputs is stretched first, each pixel repeated `stride` times, and serves every output row that it reaches:
 // 16 of a bilinear kernel of stride 8. An output is then at the same place of each stretched row as the pixel it reads,
 // a whole number of strides to the left for the taps of later offsets, and its weights are a pattern that repeats every
-// `stride` outputs. So a vector of 16 outputs of that kernel is 4 multiply-adds of 4 loads, its weights in registers,
-// about 4 cycles: memory sets the pace. As a product of one row, with 64 phases each, it took four times as long.
+// `stride` outputs. So a vector of outputs of that kernel is 4 multiply-adds of loaded pixels by weights that four
+// vectors share: memory sets the pace. As products of depth one, by the matrix engine, it took three times as long.
 
 // What the outputs of a row read: at most one tap for each offset, at the place of the output's phase.
 struct PlanarTaps {
@@ -151,23 +151,28 @@ struct PlanarRow {
   const PlanarTaps taps{axis};
   const PlanarMasks<A> masks{axis, taps};
   const int64_t length = axis.stride + n;  // of the weights of one offset
+  std::vector<int64_t> back;               // from an output's place in a line to the pixels of each offset
   int64_t cycle = 1;                       // vectors after which the weights are the same
 
   explicit PlanarRow(const Axis& along) : axis(along) {
+    for (const int64_t offset : taps.offsets) back.push_back(offset * axis.stride);
     while (cycle * n % axis.stride) ++cycle;
   }
 
-  // kCount vectors from the v-th output vector on, a cycle apart. kMasked: some outputs lack a tap; kCount is 1 where
-  // some lack a pixel.
+  int64_t phase_of(int64_t v) const { return (v * n + axis.padding) % axis.stride; }
+
+  // kCount vectors from the v-th output vector on, a cycle apart: phase is that of their first outputs. kMasked: some
+  // outputs lack a tap; kCount is 1 where some lack a pixel.
   template <bool kMasked, int64_t kCount>
-  void vectors(const std::vector<Line>& lines, int64_t v, A* sums) const {
-    const int64_t x = v * n, phase = (x + axis.padding) % axis.stride, step = cycle * n;
+  void vectors(const std::vector<Line>& lines, int64_t v, int64_t phase, A* sums) const {
+    const int64_t x = v * n, step = cycle * n;
     Vec<A> sum[kCount] = {};
-    for (const Line& line : lines)
-      for (size_t t = 0; t < taps.offsets.size(); ++t) {
+    for (const Line& line : lines) {
+      const A* weights = line.weights + phase;
+      for (size_t t = 0; t < back.size(); ++t, weights += length) {
         using Lanes = typename PlanarMasks<A>::Lanes;
-        Vec<A> factor = load(line.weights + static_cast<int64_t>(t) * length + phase);
-        const A* from = line.pixels + x - taps.offsets[t] * axis.stride;
+        Vec<A> factor = load(weights);
+        const A* from = line.pixels + x - back[t];
         const Lanes lanes = masks.at(t, x);
         if (kMasked) factor = (Vec<A>)((Lanes)factor & lanes);
         STRUCTOPS_UNROLL
@@ -177,6 +182,7 @@ struct PlanarRow {
           sum[i] = multiply_add(pixels, factor, sum[i]);
         }
       }
+    }
     STRUCTOPS_UNROLL
     for (int64_t i = 0; i < kCount; ++i) store(sums + x + i * step, sum[i]);
   }
@@ -185,17 +191,18 @@ struct PlanarRow {
   void within(const std::vector<Line>& lines, A* sums) const {
     constexpr int64_t kTogether = 4;  // vectors that share a load of their weights
     for (int64_t c = masks.begin; c < std::min(masks.begin + cycle, masks.end); ++c) {
+      const int64_t phase = phase_of(c);
       int64_t v = c;
       for (; v + (kTogether - 1) * cycle < masks.end; v += kTogether * cycle)
-        vectors<kMasked, kTogether>(lines, v, sums);
-      for (; v < masks.end; v += cycle) vectors<kMasked, 1>(lines, v, sums);
+        vectors<kMasked, kTogether>(lines, v, phase, sums);
+      for (; v < masks.end; v += cycle) vectors<kMasked, 1>(lines, v, phase, sums);
     }
   }
 
   void operator()(const std::vector<Line>& lines, A* sums) const {
-    for (int64_t v = 0; v < masks.begin && v * n < axis.out; ++v) vectors<true, 1>(lines, v, sums);
+    for (int64_t v = 0; v < masks.begin && v * n < axis.out; ++v) vectors<true, 1>(lines, v, phase_of(v), sums);
     taps.complete ? within<false>(lines, sums) : within<true>(lines, sums);
-    for (int64_t v = masks.end; v * n < axis.out; ++v) vectors<true, 1>(lines, v, sums);
+    for (int64_t v = masks.end; v * n < axis.out; ++v) vectors<true, 1>(lines, v, phase_of(v), sums);
   }
 };
 

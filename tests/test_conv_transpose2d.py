@@ -200,6 +200,28 @@ def test_combined_taps_keep_extremes_where_they_belong(where, extreme):
     torch.testing.assert_close(found[~tame], wanted[~tame], rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(16, 8, 1), (4, 2, 1), (3, 2, 1), (7, 3, 2), (3, 1, 12), (5, 21, 1)]
+)
+def test_depthwise_rows_of_many_vectors_keep_what_is_not_finite_in_its_place(kernel, stride, dilation, layout):
+    """Vectors hold outputs of several phases, some without a tap or a pixel: zero times infinity would be NaN there."""
+    g = torch.Generator().manual_seed(0)
+    x, weight = (
+        torch.randn(*size, generator=g, dtype=torch.float64) for size in ((1, 3, 4, 70), (3, 1, kernel, kernel))
+    )
+    x[0, 0, 3, 0], x[0, 2, 2, 41], weight[1, 0, 0, -1] = torch.inf, torch.nan, -torch.inf
+    options = {"stride": stride, "padding": kernel // 4, "dilation": dilation, "groups": 3}
+    for dtype in DTYPES:
+        map_, taps = x.to(dtype).contiguous(memory_format=layout), weight.to(dtype)
+        wanted = F.conv_transpose2d(map_.double(), taps.double(), **options)
+        found = ops.conv_transpose2d(map_, taps, **options).double()
+        torch.testing.assert_close(
+            found, wanted, rtol=4 * torch.finfo(dtype).eps, atol=16 * torch.finfo(dtype).eps, equal_nan=True
+        )
+        assert 0 < wanted.isnan().sum() < wanted.numel() / 2
+
+
 def test_unbatched_input():
     x, w, skip = torch.randn(3, 4, 5), torch.randn(3, 2, 2, 2), torch.randn(2, 8, 10)
     wanted = F.conv_transpose2d(x, w, stride=2) + skip

@@ -1,5 +1,5 @@
-// Depthwise transposed convolution: each output is a handful of multiply-adds, so memory sets the pace. The vector axis
-// is what lies side by side: channels, or the pixels of a row. Included once per instruction set.
+// Depthwise transposed convolution of NHWC maps: each output is a handful of multiply-adds, so memory sets the pace.
+// The vector axis is what lies side by side: channels. Included once per instruction set.
 
 // The phase that an output coordinate belongs to, and its q.
 struct OutputTaps {
@@ -71,56 +71,5 @@ void depthwise(const ConvTransposeParams& p, const S* input, const S* weight, co
         });
       }
     }
-  });
-}
-
-// The same of NCHW, for strides so small that the phases of a pixel do not fill a vector: a row of each phase at a
-// time.
-template <class S>
-void depthwise_rows(const ConvTransposeParams& p, const S* input, const S* weight, const WeightStrides& strides,
-                    const Epilogue<S, acc_t<S>>& e, S* out, ParallelFor parallel_for) {
-  using A = acc_t<S>;
-  constexpr int64_t n = kLanes<A>;
-  const auto ys = phase_groups(vertical(p), false), xs = phase_groups(horizontal(p), false);
-  const auto rows = output_taps(ys, vertical(p));
-  int64_t longest = 0;
-  for (const PhaseGroup& group : xs) longest = std::max(longest, group.count);
-  const double steps = static_cast<double>(p.batch * p.out_channels) * static_cast<double>(p.out_height * p.out_width);
-  share(parallel_for, workers_for(steps), p.batch * p.out_channels * p.out_height, 16, [&](ItemQueue& queue) {
-    std::vector<A> sums(static_cast<size_t>(longest)), row(static_cast<size_t>(p.out_width));
-    for (int64_t item, end; queue.take(item, end);)
-      for (; item < end; ++item) {
-        const int64_t plane = item / p.out_height, channel = plane % p.out_channels;
-        const OutputTaps& y = rows[static_cast<size_t>(item % p.out_height)];
-        const S* of_channel = weight + channel * strides.in;
-        for (const PhaseGroup& group : xs)
-          for (size_t phase = 0; phase < group.phases.size(); ++phase) {
-            std::fill_n(sums.data(), group.count, A(0));
-            for (size_t ty = 0; ty < y.group->offsets.size(); ++ty) {
-              const int64_t iy = y.q - y.group->offsets[ty];
-              if (iy < 0 || iy >= p.height) continue;
-              const S* line = input + (plane * p.height + iy) * p.width;
-              const S* of_row = of_channel + y.group->taps[y.phase][ty] * strides.y;
-              for (size_t tx = 0; tx < group.offsets.size(); ++tx) {
-                const int64_t offset = group.offsets[tx], begin = std::max(group.first, offset);
-                const int64_t count = std::min(group.first + group.count, p.width + offset) - begin;
-                const Vec<A> factor = broadcast(static_cast<A>(of_row[group.taps[phase][tx] * strides.x]));
-                const S* from = line + begin - offset;
-                A* to = sums.data() + begin - group.first;
-                int64_t i = 0;
-                for (; i + n <= count; i += n) store(to + i, multiply_add(load(from + i), factor, load(to + i)));
-                if (const int64_t rest = count - i; rest > 0)
-                  store_part(to + i, multiply_add(load_part(from + i, rest), factor, load_part(to + i, rest)), rest);
-              }
-            }
-            const int64_t first = group.first * p.stride_width + group.phases[phase] - p.padding_width;
-            for (int64_t i = 0, x = first; i < group.count; ++i, x += p.stride_width)
-              if (x >= 0 && x < p.out_width) row[static_cast<size_t>(x)] = sums[static_cast<size_t>(i)];
-          }
-        with_activation(e.activation, [&](auto kind) {
-          finish_row<kind()>(e, row.data(), channel, p.out_width,
-                             e.residual ? e.residual + item * p.out_width : nullptr, out + item * p.out_width);
-        });
-      }
   });
 }

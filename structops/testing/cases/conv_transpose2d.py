@@ -64,6 +64,8 @@ _add("one-output-channel", "", (2, 24, 5, 23), 1, 2, "bias residual", stride=2, 
 
 _add("groups", "quick", (1, 6, 4, 3), 4, 3, "bias", groups=2, stride=2)
 _add("depthwise-k4s2", "", (2, 19, 5, 6), 19, 4, "bias", groups=19, stride=2, padding=1)
+_add("depthwise-k16s8", "", (1, 3, 2, 40), 3, 16, "bias residual", groups=3, stride=8, padding=4, activation="relu")
+_add("depthwise-gaps", "", (1, 2, 5, 37), 2, (2, 5), groups=2, stride=(1, 3), dilation=(2, 2))
 _add("depthwise-multiplier", "", (1, 5, 4, 4), 15, 3, groups=5, stride=2, padding=1)
 
 # What follows, in every combination that is computed differently.

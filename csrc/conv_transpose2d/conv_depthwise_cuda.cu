@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(256) conv_depthwise_kernel(const Args<T, acc_t
   const auto pack =
       finish(a.epilogue, sums, [&](int v) { return affine(a.epilogue, kPlanar ? channel : channel + v); }, added);
   if (a.wide) {
-    *reinterpret_cast<Pack<T, V>*>(a.out + at) = pack;
+    store_pack(a.out + at, pack);
   } else {
 #pragma unroll
     for (int v = 0; v < V; ++v)

@@ -19,8 +19,8 @@ shapes of a workload make warps take: what the kernels can hardly be faster than
 latencies and the launches themselves are not counted. Where a cell has two figures, the first is structops', the second
 torchvision's (which is given float32, contiguous); cuDNN's machine code is not at hand.
 
-- **launches** of structops are the kernels on its path, of torchvision its aten calls and the fills inside its own; "+ n
-  syncs": times that the host waits for the GPU.
+- **launches** of structops are the kernels on its path, of torchvision its aten calls and the fills inside its own; "+
+  n syncs": times that the host waits for the GPU.
 - **instr./output**: instructions of a thread for each output element (of a gradient: for each of its elements). RoI
   operations: those in a loop and in no loop further in, times its turns, all branches of a loop taken to run, the slow
   path of a division not. Transposed convolutions and masks: the shortest way through a turn that does its work (copies,

@@ -33,7 +33,11 @@ struct Args {
 };
 
 constexpr int64_t kMostProducts = (int64_t(1) << 31) - 1;  // reached by strides of tens of thousands, dilated
-constexpr int kSumPadding = 8;
+constexpr int kSumPadding = 8, kSumGap = 4;
+// Sums of a position that is written by packs: a gap after every 32, so that eight threads that read 16 bytes each, 32
+// apart, meet in no bank; four rows that are stored together begin 8 banks apart.
+template <int kChannels>
+constexpr int kWideStride = (kChannels + kChannels / 32 * kSumGap + 7) / 16 * 16 + 8;
 constexpr int kNowhere = -(1 << 30);  // twice of it is still no coordinate
 
 // Where a position reads (at: its image, -1 for none; y, x: its pixel through the first tap), and where it or a lane
@@ -175,9 +179,13 @@ __device__ __forceinline__ void put(const Args<T, acc_t<T>>& a, const Tables<T, 
       const int64_t at = position.at + lane.at;
       Pack<T, V> residual;
       if (a.epilogue.residual) residual = load_pack<T, V>(a.epilogue.residual + at);
-      const auto sum = *reinterpret_cast<const Pack<A, V>*>(sums + row * stride + c);
-      *reinterpret_cast<Pack<T, V>*>(a.out + at) =
-          finish(a.epilogue, sum.value, [&](int v) { return affine[v]; }, residual);
+      const auto* packed = reinterpret_cast<const uint4*>(sums + row * stride + c + c / 32 * kSumGap);
+      uint4 words[V / kPack<A>];
+#pragma unroll
+      for (int i = 0; i < V / kPack<A>; ++i) words[i] = packed[i];
+      A sum[V];
+      memcpy(sum, words, sizeof(sum));
+      *reinterpret_cast<Pack<T, V>*>(a.out + at) = finish(a.epilogue, sum, [&](int v) { return affine[v]; }, residual);
     }
     return;
   }
@@ -219,7 +227,9 @@ __device__ __forceinline__ void put(const Args<T, acc_t<T>>& a, const Tables<T, 
 template <class T, int kChannels>
 constexpr size_t shared_bytes() {
   using Tile = ConvTile<T, kChannels, false>;
-  return std::max(ConvStages<Tile>::kBytes, size_t(Tile::kPositions) * (kChannels + kSumPadding) * sizeof(acc_t<T>));
+  return std::max(
+      ConvStages<Tile>::kBytes,
+      size_t(Tile::kPositions) * std::max(kWideStride<kChannels>, kChannels + kSumPadding) * sizeof(acc_t<T>));
 }
 
 template <class T, int kChannels>
@@ -250,14 +260,16 @@ __global__ void __launch_bounds__(kConvThreads, sizeof(T) == 2 && kChannels == 6
       // In NCHW, threads of a warp read all phases of some positions, or a pair of channels: apart by as many, they
       // meet in no bank.
       const int phases = a.planar && kChannels % xs.phases == 0 ? int(xs.phases) : 1;
-      const int stride = kChannels + (a.planar && phases < kSumPadding ? std::max(phases, 2) : kSumPadding);
+      const int stride = a.wide ? kWideStride<kChannels>
+                                : kChannels + (a.planar && phases < kSumPadding ? std::max(phases, 2) : kSumPadding);
+      const int gap = a.wide ? kSumGap : 0;
       auto* sums = reinterpret_cast<acc_t<T>*>(shared);
       if constexpr (sizeof(T) == 2)  // rows are an even number of floats apart
         tile.each_pair([&](int row, int c, float first, float second) {
-          *reinterpret_cast<Pack<float, 2>*>(sums + row * stride + c) = {first, second};
+          *reinterpret_cast<Pack<float, 2>*>(sums + row * stride + c + c / 32 * gap) = {first, second};
         });
       else
-        tile.each([&](int row, int c, acc_t<T> sum) { sums[row * stride + c] = sum; });
+        tile.each([&](int row, int c, acc_t<T> sum) { sums[row * stride + c + c / 32 * gap] = sum; });
       __syncthreads();
       put(a, tables, sums, stride, phases);
     }

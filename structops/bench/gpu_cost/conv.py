@@ -1,12 +1,11 @@
 """How often the kernels of transposed convolutions, and of the mask head, go which way (see ``walks``).
 
-Left out, since they add little: the code of blocks without work, and activations. Tables that lanes share are counted
-as if they did not.
+Left out, since they add little: the code of blocks without work, and activations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,11 +27,12 @@ from structops.bench.gpu_cost.geometry import LINE, SECTOR, WARP
 from structops.bench.gpu_cost.gpu import H200
 from structops.bench.gpu_cost.kernels import TYPES, Launch, ceil_div
 from structops.bench.gpu_cost.sass import Instruction, Kernel, Loop
-from structops.bench.gpu_cost.walks import MMA_FLOPS, WORD, Walk, bank_turns, walked
+from structops.bench.gpu_cost.walks import MMA_FLOPS, WORD, Walk, bank_turns, walked, wavefronts
 
 COPY = "LDGSTS"
 SCALAR_ACROSS = 8  # threads along the channels of a tile without tensor cores
-SUM_PADDING = 8
+SUM_PADDING, SUM_GAP = 8, 4
+MASK_SUM_PADDING = 5
 PACK_ROWS, PACK_DEPTHS, PACK_THREADS = 32, 64, 256
 
 
@@ -51,22 +51,19 @@ class Steps:
         (main,) = [loop for loop in copying if loop.count(multiply)]
         return cls(next((loop for loop in copying if loop is not main), None), main, multiply)
 
-    def walks(self, layer: Layer, channels: int, steps: int, warps: float, every: Iterable[int] = ()) -> list[Walk]:
+    def walks(self, layer: Layer, channels: int, steps: int, warps: float, every: Sequence[int] = ()) -> list[Walk]:
         """``warps``: of all blocks. ``every``: the steps that also find out where a tap's copies come from."""
         copied = max(steps - AHEAD, 0)
         with_copy = self.main.path(COPY, self.multiply)
         found = [Walk(with_copy, warps * copied), Walk(self.main.path(self.multiply), warps * (steps - copied))]
         if self.first is not None:
             found.append(Walk(self.first.path(COPY), warps * min(steps, AHEAD)))
-        taken = (
-            [list(every), []]
-            if self.first is None
-            else [[s for s in every if s >= AHEAD], [s for s in every if s < AHEAD]]
-        )
-        if taken[0]:
-            found.append(Walk(longer(self.main, (COPY, self.multiply), "LDS"), warps * len(taken[0])))
-        if taken[1] and self.first is not None:
-            found.append(Walk(longer(self.first, (COPY,), "LDS"), warps * len(taken[1])))
+        early = sum(step < AHEAD for step in every) if self.first is not None else 0
+        late = len(every) - early
+        if late:
+            found.append(Walk(longer(self.main, (COPY, self.multiply), "LDS"), warps * late))
+        if self.first is not None and early:
+            found.append(Walk(longer(self.first, (COPY,), "LDS"), warps * early))
         sums = POSITIONS * channels // THREADS * layer.step_depth
         for chunk in self.main.inner:
             found.append(Walk(chunk.path(self.multiply), warps * steps * sums / chunk.count(self.multiply)))
@@ -82,42 +79,50 @@ def longer(loop: Loop, payload: tuple[str, ...], more: str) -> list[Instruction]
     return [i for i in loop.path(*payload, more) if i.address not in short]
 
 
-def _sum_words(layer: Layer, stride: int) -> list[int]:
-    """Where the lanes of a warp store a sum (ConvTile::each)."""
+def sums_conflicts(layer: Layer, channels: int, stride: int, pairs: bool) -> float:
+    """Extra turns of the shared memory while a warp stores its sums; ``pairs``: two by two, on tensor cores."""
     if layer.dtype.itemsize == 2:
-        return [lane // 4 * stride + lane % 4 * 2 for lane in range(WARP)]
-    return [lane // SCALAR_ACROSS * stride + lane % SCALAR_ACROSS for lane in range(WARP)]
+        words = [lane // 4 * stride + lane % 4 * 2 for lane in range(WARP)]
+    else:
+        words = [lane // SCALAR_ACROSS * stride + lane % SCALAR_ACROSS for lane in range(WARP)]
+        pairs = False
+    width = 2 if pairs else 1
+    return POSITIONS * channels / THREADS / width * (bank_turns(words, width) - width)
 
 
-def sums_conflicts(layer: Layer, channels: int, stride: int) -> float:
-    """Extra turns of the shared memory while a warp stores its sums one by one."""
-    return POSITIONS * channels / THREADS * (bank_turns(_sum_words(layer, stride), 1) - 1)
+def _stride(g: Gather) -> int:
+    """Of the sums of a position."""
+    if g.wide:
+        return (g.channels + g.channels // 32 * SUM_GAP + 7) // 16 * 16 + 8
+    few = not g.layer.channels_last and g.phases < SUM_PADDING
+    return g.channels + (max(g.phases, 2) if few else SUM_PADDING)
 
 
 def gather(layer: Layer, residual: bool = False, multiprocessors: int = H200.multiprocessors) -> Launch:
     """conv_gather_kernel."""
     g = conv_geometry.gather(layer, multiprocessors)
-    few = not layer.channels_last and g.phases < SUM_PADDING
-    stride = g.channels + (g.phases if few else SUM_PADDING)
+    stride = _stride(g)
 
     def walks(code: Kernel) -> list[Walk]:
         (run,) = [loop for loop in code.body.inner if loop.count(COPY)]
         steps = Steps.of(run, layer.dtype)
         found = [Walk(code.body.path(), WARPS * g.blocks)]
         around = run.path("BAR", "STS")
-        found.append(Walk(around, WARPS * g.blocks, sums_conflicts(layer, g.channels, stride)))
+        found.append(Walk(around, WARPS * g.blocks, sums_conflicts(layer, g.channels, stride, True)))
         for p in g.parts:
             warps, depth_steps = WARPS * p.blocks * layer.groups, p.steps // p.taps if p.taps else 1
             found += steps.walks(layer, g.channels, p.steps, warps, range(0, p.steps, depth_steps))
         lanes = next(loop for loop in run.inner if loop.count("STS") and not loop.count(COPY))
         found.append(Walk(lanes.path("STS"), WARPS * g.blocks * ceil_div(g.channels, THREADS)))
-        return found + _put(g, run, residual, stride)
+        return found + _put(g, run, residual)
 
     # A copy of 16 bytes a lane: rows of 64 bytes, a line each.
     return walked(
         f"conv_gather_kernel<{TYPES[layer.dtype]}, {g.channels}>",
         THREADS,
-        max((AHEAD + 1) * (POSITIONS + g.channels) * ROW_BYTES, POSITIONS * (g.channels + SUM_PADDING) * WORD),
+        max(
+            (AHEAD + 1) * (POSITIONS + g.channels) * ROW_BYTES, POSITIONS * max(stride, g.channels + SUM_PADDING) * WORD
+        ),
         walks,
         g.blocks,
         sectors=g.chunks * CHUNK / SECTOR,
@@ -125,19 +130,26 @@ def gather(layer: Layer, residual: bool = False, multiprocessors: int = H200.mul
     )
 
 
-def _put(g: Gather, run: Loop, residual: bool, stride: int) -> list[Walk]:
-    """Sums on their way out: 16 bytes of channels at a time, or one by one."""
+def _put(g: Gather, run: Loop, residual: bool) -> list[Walk]:
+    """Sums on their way out: 16 bytes of channels at a time, or two by two."""
     writes = [loop for loop in run.inner if loop.count("STG")]
     write = next(loop for loop in writes if bool(loop.count("STG.E.128")) == g.wide)
-    pack = g.layer.pack if g.wide else 1
-    turns = POSITIONS * g.channels // pack // THREADS * WARPS * g.blocks
-    conflicts = 0.0
+    stride, lanes, together = _stride(g), range(WARP), g.layer.pack if g.wide else 2
+    turns = POSITIONS * g.channels // together // THREADS * WARPS * g.blocks
     if g.wide:
-        packs = g.channels // pack
-        reads = [[lane // packs * stride + lane % packs * pack + i for lane in range(WARP)] for i in range(0, pack, 4)]
-        conflicts = sum(bank_turns(words, 4) - 4 for words in reads)
-    payload = ("STG", "LDG") if residual else ("STG",)
-    return [Walk(write.path(*payload), turns * g.used, conflicts), Walk(write.path(), turns * (1 - g.used))]
+        packs = g.channels // together
+        words = [lane // packs * stride + lane % packs * together for lane in lanes]
+        words = [word + word % stride // 32 * SUM_GAP for word in words]
+        conflicts = sum(bank_turns([word + i for word in words], 4) - 4 for i in range(0, together, 4))
+    else:
+        pairs = g.channels // 2 if g.layer.channels_last else max(g.phases // 2, 1)
+        conflicts = bank_turns([lane // pairs * stride + lane % pairs * 2 for lane in lanes], 2) - 2
+    path = write.path(*(("STG", "LDG") if residual else ("STG",)))
+    if not g.layer.channels_last:
+        # Lanes share the tables of channels; those of positions take as long as other loads of 16 bytes.
+        loads = [i for i in path if i.is_one_of(("LDS",))]
+        conflicts += len(loads) + 4 - sum(map(wavefronts, loads))
+    return [Walk(path, turns * g.used, conflicts), Walk(write.path(), turns * (1 - g.used))]
 
 
 def _pieces(offsets: torch.Tensor, itemsize: int, unit: int) -> int:
@@ -287,9 +299,6 @@ def partial_bytes(layer: Layer) -> int:
     return conv_geometry.weight_gradient(layer).parts * layer.weights * 4
 
 
-MASK_SUM_PADDING = 1
-
-
 def mask_head(layer: Layer) -> list[Launch]:
     """mask_head_predict_kernel: blocks of pixels by the four phases; in each, hidden channels 64 at a time."""
     g = conv_geometry.mask_head(layer)
@@ -301,7 +310,7 @@ def mask_head(layer: Layer) -> list[Launch]:
         add = next(loop for loop in tile.inner if not loop.count(COPY))
         return [
             Walk(code.body.path("STG"), WARPS * g.blocks),
-            Walk(tile.path(COPY, "STS", "BAR"), tiles, sums_conflicts(layer, g.channels, stride)),
+            Walk(tile.path(COPY, "STS", "BAR"), tiles, sums_conflicts(layer, g.channels, stride, False)),
             *Steps.of(tile, layer.dtype).walks(layer, g.channels, WARPS * g.steps // tiles, tiles),
             Walk(add.path("LDS"), tiles * g.channels / add.count("LDS")),
         ]

@@ -40,7 +40,7 @@ def draw(estimates: Sequence[Estimate], limits: Sequence[str]) -> Figure:
             share = own.times[limit] / own.least
             axes.barh(place + 0.4 - (i + 0.5) * height, share, height * 0.92, color=COLOURS[limit])
         text = f"{duration(own.least)}, {own.limit}"
-        theirs = f"torchvision {duration(peer.least)}, {peer.limit}" if peer else f"any: {duration(estimate.floor)}"
+        theirs = f"torchvision {duration(peer.least)}, {peer.limit}" if peer else f"floor {duration(estimate.floor)}"
         for line, offset, weight in ((text, 0.16, "bold"), (theirs, -0.2, "normal")):
             axes.annotate(line, (1, place + offset), xycoords=("axes fraction", "data"), xytext=(10, 0),
                           textcoords="offset points", va="center", fontsize=8.5, fontweight=weight)  # fmt: skip

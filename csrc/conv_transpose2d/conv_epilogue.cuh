@@ -3,7 +3,6 @@
 #include <cmath>
 
 #include "common/cuda/device.cuh"
-#include "common/cuda/ptx.cuh"
 #include "conv_transpose2d/conv_transpose2d.h"
 #include "conv_transpose2d/conv_transpose2d_cuda.h"
 
@@ -64,18 +63,6 @@ __device__ __forceinline__ Pack<T, V> finish(const ConvEpilogue<T, A>& e, const 
 #pragma unroll
   for (int v = 0; v < V; ++v) pack.value[v] = down<T>(x[v]);
   return pack;
-}
-
-// To where packs are aligned.
-template <class T, int V>
-__device__ __forceinline__ void store_pack(T* to, const Pack<T, V>& pack) {
-  if constexpr (sizeof(pack) == sizeof(uint4)) {
-    uint4 words;
-    memcpy(&words, &pack, sizeof(words));
-    ptx::store16(to, words);
-  } else {
-    *reinterpret_cast<Pack<T, V>*>(to) = pack;
-  }
 }
 
 }  // namespace structops::cuda

@@ -1,6 +1,7 @@
 // The instructions that CUDA has no function for, one wrapper each. Their twins for the emulator are in
 // tests/cuda_on_cpu/emulator/include/cuda_on_cpu/ptx.h.
 #pragma once
+#include <cstring>
 #include <type_traits>
 
 #include "common/cuda/device.cuh"
@@ -75,5 +76,17 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #endif
+
+// A pack to where packs are aligned, as one access if it has 16 bytes.
+template <class T, int V>
+__device__ __forceinline__ void store_pack(T* to, const Pack<T, V>& pack) {
+  if constexpr (sizeof(pack) == sizeof(uint4)) {
+    uint4 words;
+    memcpy(&words, &pack, sizeof(words));
+    store16(to, words);
+  } else {
+    *reinterpret_cast<Pack<T, V>*>(to) = pack;
+  }
+}
 
 }  // namespace structops::cuda::ptx

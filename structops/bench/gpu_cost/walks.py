@@ -47,13 +47,20 @@ def walked(
     kernel: str, threads: int, shared: int, walks: Callable[[Kernel], list[Walk]], blocks: int = 0, **traffic: float
 ) -> Launch:
     """``traffic``: sectors and lines."""
+    known: dict[int, list[Walk]] = {}
+
+    def of(code: Kernel) -> list[Walk]:
+        if id(code) not in known:
+            known[id(code)] = walks(code)
+        return known[id(code)]
+
     return Launch(
         kernel,
         threads,
         shared,
-        lambda code: sum(len(w.path) * w.turns for w in walks(code)),
-        wavefronts=lambda code: sum(w.wavefronts for w in walks(code)),
-        tensor_flops=lambda code: sum(w.products * w.turns for w in walks(code)) * MMA_FLOPS,
+        lambda code: sum(len(w.path) * w.turns for w in of(code)),
+        wavefronts=lambda code: sum(w.wavefronts for w in of(code)),
+        tensor_flops=lambda code: sum(w.products * w.turns for w in of(code)) * MMA_FLOPS,
         blocks=blocks,
         **traffic,
     )

@@ -6,8 +6,9 @@ from typer.testing import CliRunner
 
 from structops.bench.gpu_cost import estimates, sass
 from structops.bench.gpu_cost.gpu import H200, occupancy
-from structops.bench.gpu_cost.kernels import rate_of
-from structops.bench.gpu_cost.scenes import scenes
+from structops.bench.gpu_cost.kernels import Launch, rate_of
+from structops.bench.gpu_cost.scenes import families
+from structops.bench.gpu_cost.walks import Walk, bank_turns, walked
 from structops.cli import gpu_cost
 
 # Rows (0x20 to 0xe0) of columns, the compiler's way: a turn that is left over, then two at a time.
@@ -77,6 +78,79 @@ def test_two_branches_back_to_one_place_are_one_loop():
     assert (row.first, row.last, len(row.inner)) == (0x20, 0xE0, 1)
 
 
+# Rows whose step is skipped for some (to 0xb0); one way of doing it writes (0x80), the other may call (0x60).
+BRANCHES = """
+\t\tFunction : branches
+        /*0000*/                   LDC R1, c[0x0][0x28] ;
+        /*0010*/              @!P2 EXIT ;
+        /*0020*/              @!P0 BRA 0xb0 ;
+        /*0030*/                   LDS.128 R4, [R2] ;
+        /*0040*/               @P1 BRA 0x80 ;
+        /*0050*/               @P3 BRA 0x70 ;
+        /*0060*/                   CALL.REL.NOINC 0x110 ;
+        /*0070*/                   BRA 0x90 ;
+        /*0080*/                   STG.E.128 [R2], R4 ;
+        /*0090*/                   HMMA.16816.F32 R4, R4, R8, R4 ;
+        /*00a0*/                   STS [R2], R4 ;
+        /*00b0*/               @P4 BRA 0x20 ;
+        /*00c0*/                   EXIT ;
+        /*00d0*/                   BRA 0xd0;
+"""
+
+
+def branches() -> sass.Kernel:
+    return sass.Kernel(*sass.parse(BRANCHES).values())
+
+
+@pytest.mark.parametrize(
+    ("payload", "taken"),
+    [
+        ((), [0x20, 0xB0]),
+        (("STS",), [0x20, 0x30, 0x40, 0x80, 0x90, 0xA0, 0xB0]),  # one way is as long as the other without the call
+        (("STG", "HMMA"), [0x20, 0x30, 0x40, 0x80, 0x90, 0xA0, 0xB0]),
+        (("CALL",), [0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x90, 0xA0, 0xB0]),
+    ],
+)
+def test_shortest_ways_that_do_the_work(payload, taken):
+    (row,) = branches().body.inner
+    assert [i.address for i in row.path(*payload)] == taken
+    # The early end of a kernel is no shortcut to what is asked for, be it in a loop.
+    assert [i.address for i in branches().body.path(*payload)] == [0x0, 0x10, *([0xC0] if payload else [])]
+
+
+def test_ways_without_the_work_are_refused():
+    with pytest.raises(ValueError, match="no LDGSTS in the loop"):
+        branches().body.path("LDGSTS", "STS")
+
+
+def test_walks_are_added_up():
+    kernel = branches()
+    launch = walked("branches", 32, 0, lambda code: [Walk(code.body.inner[0].path("STS"), 3, conflicts=2)])
+    assert launch.instructions(kernel) == 3 * 7
+    assert launch.wavefronts(kernel) == 3 * (4 + 1 + 2)  # 16 bytes a lane, 4 bytes a lane, and the conflicts
+    assert launch.tensor_flops(kernel) == 3 * 2 * 16 * 8 * 16
+
+
+@pytest.mark.parametrize(
+    ("words", "width", "turns"),
+    [
+        (range(32), 1, 1),
+        ([0] * 32, 1, 1),  # all read the same
+        (range(0, 64, 2), 1, 2),
+        (range(0, 1024, 32), 1, 32),
+        (range(0, 128, 4), 4, 4),  # eight lanes at a time
+        (range(0, 256, 8), 4, 8),
+    ],
+)
+def test_turns_of_the_banks(words, width, turns):
+    assert bank_turns(words, width) == turns
+
+
+@pytest.mark.parametrize(("blocks", "share"), [(0, 1), (132, 1), (133, 264 / 133), (1, 132)])
+def test_the_busiest_multiprocessor(blocks, share):
+    assert Launch("", 32, 0, len, blocks=blocks).share_of_busiest(132) == share
+
+
 def test_short_names():
     demangled = (
         "void structops::cuda::(anonymous namespace)::k<float, 4, structops::cuda::(anonymous namespace)::M>(int)"
@@ -99,19 +173,30 @@ def test_occupancy(registers, threads, shared, share):
 
 
 def test_limits_are_the_gpus():
-    times = H200.times(4.3e12, 5.5e12, 132 * 1.7e9, 4 * 132 * 1.7e9)
-    assert times == pytest.approx({"memory": 1, "L2": 1, "L1": 1, "issue": 1})
+    clocks = 132 * 1.7e9
+    times = H200.times(4.3e12, 5.5e12, clocks, 4 * clocks, clocks, 0.63 * 4096 * clocks)
+    assert times == pytest.approx(dict.fromkeys(("memory", "L2", "L1", "shared", "issue", "tensor"), 1))
+    assert H200.floor(4.3e12, 0, True) == pytest.approx(1)
+    assert H200.floor(0, 4096 * clocks, True) == H200.floor(0, 256 * clocks, False) == pytest.approx(1)
 
 
 @needs_library
-def test_every_kernel_that_is_counted_is_there_and_has_the_loops():
+def test_every_kernel_is_there_and_does_what_has_to_be_done():
     code = sass.read(estimates.libraries()[0])
-    for scene in scenes():
+    for scene in (scene for family in families() for draw in family.scenes.values() for scene in draw()):
         for launch in scene.own():
-            kernel = code[launch.kernel]
-            issued = launch.instructions(kernel)
-            assert issued > 0, (scene.title, launch.kernel)
-            assert kernel.registers > 0
+            assert launch.instructions(code[launch.kernel]) > 0, (scene.title, launch.kernel)
+            assert code[launch.kernel].registers > 0
+        found = estimates.estimate(scene, code, None)
+        own, cost = found.own, found.cost
+        assert own.bytes >= cost.bytes, scene.title
+        assert own.least >= found.floor, scene.title
+        # A multiply-add of each lane, at best.
+        assert own.instructions * scene.outputs * 2 + own.tensor_flops >= cost.flops, scene.title
+        if own.tensor_flops:
+            # Tiles of whole channels, positions and depths: 21 channels are a depth of 32.
+            assert 1 <= own.tensor_flops / cost.flops < 2, scene.title
+            assert own.busiest < 2, scene.title
 
 
 @needs_library
@@ -124,5 +209,5 @@ def test_command(tmp_path):
     page = (tmp_path / "page/index.md").read_text()
     assert page.startswith("# ")
     assert "| roi_pool | box head, fp32 NHWC | 1" in page
-    assert {p.name for p in (tmp_path / "page").iterdir()} == {"index.md", "gpu-cost.png", "gpu-cost.svg"}
+    assert {p.name for p in (tmp_path / "page").iterdir()} == {"index.md", "gpu-cost-roi.png", "gpu-cost-roi.svg"}
     assert CliRunner().invoke(app, ["softmax"]).exit_code == 2

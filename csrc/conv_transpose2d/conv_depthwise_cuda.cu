@@ -1,6 +1,7 @@
 // Depthwise transposed convolution on the GPU: an output is a handful of multiply-adds, so memory sets the pace, and
 // index arithmetic would, if every output had its own. A thread has 16 bytes of outputs: of a row in NCHW, of channels
 // of one pixel in NHWC.
+#include "common/cuda/ptx.cuh"
 #include "conv_transpose2d/conv_epilogue.cuh"
 
 namespace structops::cuda {
@@ -121,7 +122,7 @@ __global__ void __launch_bounds__(256) conv_depthwise_kernel(const Args<T, acc_t
   const auto pack =
       finish(a.epilogue, sums, [&](int v) { return affine(a.epilogue, kPlanar ? channel : channel + v); }, added);
   if (a.wide) {
-    *reinterpret_cast<Pack<T, V>*>(a.out + at) = pack;
+    ptx::store_pack(a.out + at, pack);
   } else {
 #pragma unroll
     for (int v = 0; v < V; ++v)

@@ -29,10 +29,15 @@ struct Args {
   ConvRun first_y[2], first_x[2];  // the first runs: mostly all
   int64_t tiles;                   // of lanes
   bool planar, wide;               // wide: outputs, and residuals, move 16 bytes of channels at a time
+  bool paired;                     // planar: two phases of a row at a time
 };
 
 constexpr int64_t kMostProducts = (int64_t(1) << 31) - 1;  // reached by strides of tens of thousands, dilated
-constexpr int kSumPadding = 8;
+constexpr int kSumPadding = 8, kSumGap = 4;
+// Sums of a position that is written by packs: a gap after every 32, so that eight threads that read 16 bytes each, 32
+// apart, meet in no bank; four rows that are stored together begin 8 banks apart.
+template <int kChannels>
+constexpr int kWideStride = (kChannels + kChannels / 32 * kSumGap + 7) / 16 * 16 + 8;
 constexpr int kNowhere = -(1 << 30);  // twice of it is still no coordinate
 
 // Where a position reads (at: its image, -1 for none; y, x: its pixel through the first tap), and where it or a lane
@@ -156,8 +161,7 @@ __device__ __forceinline__ void put(const Args<T, acc_t<T>>& a, const Tables<T, 
   using A = acc_t<T>;
   constexpr int kPositions = ConvTile<T, kChannels, false>::kPositions;
   const auto inside = [&](const Place& row, const Place& lane) {
-    const int y = row.y + lane.y, x = row.x + lane.x;
-    return y >= 0 && y < a.to.height && x >= 0 && x < a.to.width;
+    return unsigned(row.y + lane.y) < unsigned(a.to.height) && unsigned(row.x + lane.x) < unsigned(a.to.width);
   };
   if (a.wide) {
     // A thread keeps its channels, and goes down the positions.
@@ -175,33 +179,57 @@ __device__ __forceinline__ void put(const Args<T, acc_t<T>>& a, const Tables<T, 
       const int64_t at = position.at + lane.at;
       Pack<T, V> residual;
       if (a.epilogue.residual) residual = load_pack<T, V>(a.epilogue.residual + at);
-      const auto sum = *reinterpret_cast<const Pack<A, V>*>(sums + row * stride + c);
-      *reinterpret_cast<Pack<T, V>*>(a.out + at) =
-          finish(a.epilogue, sum.value, [&](int v) { return affine[v]; }, residual);
+      const auto* packed = reinterpret_cast<const uint4*>(sums + row * stride + c + c / 32 * kSumGap);
+      uint4 words[V / kPack<A>];
+#pragma unroll
+      for (int i = 0; i < V / kPack<A>; ++i) words[i] = packed[i];
+      A sum[V];
+      memcpy(sum, words, sizeof(sum));
+      *reinterpret_cast<Pack<T, V>*>(a.out + at) = finish(a.epilogue, sum, [&](int v) { return affine[v]; }, residual);
     }
     return;
   }
-  // Neighbouring threads: neighbouring channels, or pixels of all phases of a row. `phases` is a power of 2.
-  const int shift = a.planar ? __ffs(phases) - 1 : 0;
+  // Two sums at a time. Neighbouring threads: neighbouring channels, or pixels of all phases of a row, of which there
+  // is a power of 2.
+  const int shift = !a.planar ? __ffs(kChannels) - 2 : phases > 1 ? __ffs(phases) - 2 : 0;
+  const bool together = a.paired && phases > 1;
 #pragma unroll 1
-  for (int i = threadIdx.x; i < kPositions * kChannels; i += kConvThreads) {
-    const int of_row = i % (kPositions << shift), low = of_row & (phases - 1);
-    const int row = a.planar ? of_row >> shift : i / kChannels;
-    const int c = a.planar ? (i / kPositions >> shift << shift) + low : i % kChannels;
-    const Place position = tables.to[row], lane = tables.lane[c];
-    if (!inside(position, lane)) continue;
-    const int64_t at = position.at + lane.at;
-    Pack<T, 1> residual;
-    if (a.epilogue.residual) residual.value[0] = a.epilogue.residual[at];
-    const auto affine = [&](int) { return tables.affine[c]; };
-    a.out[at] = finish(a.epilogue, sums + row * stride + c, affine, residual).value[0];
+  for (int i = threadIdx.x; i < kPositions * kChannels / 2; i += kConvThreads) {
+    const int of_rows = i >> shift, row = of_rows % kPositions;
+    const int c = ((of_rows / kPositions << shift) + (i & ((1 << shift) - 1))) * 2;
+    const Place position = tables.to[row];
+    bool used[2];
+    int64_t at[2];
+#pragma unroll
+    for (int v = 0; v < 2; ++v) {
+      const Place lane = tables.lane[c + v];
+      used[v] = inside(position, lane);
+      at[v] = position.at + lane.at;
+    }
+    Pack<T, 2> residual;
+    if (a.epilogue.residual) {
+#pragma unroll
+      for (int v = 0; v < 2; ++v)
+        if (used[v]) residual.value[v] = a.epilogue.residual[at[v]];
+    }
+    const auto sum = *reinterpret_cast<const Pack<A, 2>*>(sums + row * stride + c);
+    const auto pack = finish(a.epilogue, sum.value, [&](int v) { return tables.affine[c + v]; }, residual);
+    if (together) {
+      if (used[0]) *reinterpret_cast<Pack<T, 2>*>(a.out + at[0]) = pack;
+    } else {
+#pragma unroll
+      for (int v = 0; v < 2; ++v)
+        if (used[v]) a.out[at[v]] = pack.value[v];
+    }
   }
 }
 
 template <class T, int kChannels>
 constexpr size_t shared_bytes() {
   using Tile = ConvTile<T, kChannels, false>;
-  return std::max(ConvStages<Tile>::kBytes, size_t(Tile::kPositions) * (kChannels + kSumPadding) * sizeof(acc_t<T>));
+  return std::max(
+      ConvStages<Tile>::kBytes,
+      size_t(Tile::kPositions) * std::max(kWideStride<kChannels>, kChannels + kSumPadding) * sizeof(acc_t<T>));
 }
 
 template <class T, int kChannels>
@@ -229,11 +257,19 @@ __global__ void __launch_bounds__(kConvThreads, sizeof(T) == 2 && kChannels == 6
       Loader<T, kChannels> load(a, tables, ys, xs, group);
       const int steps = int(ys.taps * xs.taps * ((a.depth + kDepth<T> - 1) / kDepth<T>));
       ConvStages<Tile>::run(shared, steps, load, tile);
-      // In NCHW, threads of a warp read all phases of some positions: apart by as many, they meet in no bank.
+      // In NCHW, threads of a warp read all phases of some positions, or a pair of channels: apart by as many, they
+      // meet in no bank.
       const int phases = a.planar && kChannels % xs.phases == 0 ? int(xs.phases) : 1;
-      const int stride = kChannels + (a.planar && phases < kSumPadding ? phases : kSumPadding);
+      const int stride = a.wide ? kWideStride<kChannels>
+                                : kChannels + (a.planar && phases < kSumPadding ? std::max(phases, 2) : kSumPadding);
+      const int gap = a.wide ? kSumGap : 0;
       auto* sums = reinterpret_cast<acc_t<T>*>(shared);
-      tile.each([&](int row, int c, acc_t<T> sum) { sums[row * stride + c] = sum; });
+      if constexpr (sizeof(T) == 2)  // rows are an even number of floats apart
+        tile.each_pair([&](int row, int c, float first, float second) {
+          *reinterpret_cast<Pack<float, 2>*>(sums + row * stride + c + c / 32 * gap) = {first, second};
+        });
+      else
+        tile.each([&](int row, int c, acc_t<T> sum) { sums[row * stride + c + c / 32 * gap] = sum; });
       __syncthreads();
       put(a, tables, sums, stride, phases);
     }
@@ -280,6 +316,12 @@ cudaError_t conv_gather(const ConvShape& shape, const ConvMap& from, const T* so
     phases_y = std::max(phases_y, a.first_y[i].phases);
     phases_x = std::max(phases_x, a.first_x[i].phases);
   }
+  // Pairs begin at whole pairs in memory, and neither half lies outside alone.
+  const auto even = [](auto... numbers) { return ((numbers % 2 == 0) && ...); };
+  const auto aligned = [](const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % (2 * sizeof(T)) == 0; };
+  a.paired = to.stride_x == 1 && even(to.stride_n, to.stride_c, to.stride_y, to.width, shape.x.stride) &&
+             aligned(out) && aligned(epilogue.residual);
+  for (const ConvRun& x : a.first_x) a.paired = a.paired && even(x.phases, x.phase - x.padding);
   const int64_t positions = shape.batch * count_y * count_x, lanes = phases_y * phases_x * shape.channels;
   if constexpr (sizeof(T) == 2) {
     // Larger tiles read less for each product, if they are filled, and if every multiprocessor gets two.

@@ -74,18 +74,26 @@ struct ConvTile {
     }
   }
 
-  // put(position, channel, sum) for each of this thread's sums
+  // put(position, channel, sum, that of the next channel) for each two of this thread's sums
   template <class Put>
-  __device__ __forceinline__ void each(const Put& put) const {
+  __device__ __forceinline__ void each_pair(const Put& put) const {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int i = 0; i < kDown; ++i)
 #pragma unroll
       for (int j = 0; j < kAcross; ++j)
 #pragma unroll
-        for (int v = 0; v < 4; ++v)
-          put(first_position() + i * 16 + lane / 4 + v / 2 * 8, first_channel() + j * 8 + lane % 4 * 2 + v % 2,
-              sums[i][j][v]);
+        for (int v = 0; v < 4; v += 2)
+          put(first_position() + i * 16 + lane / 4 + v / 2 * 8, first_channel() + j * 8 + lane % 4 * 2, sums[i][j][v],
+              sums[i][j][v + 1]);
+  }
+  // put(position, channel, sum) for each
+  template <class Put>
+  __device__ __forceinline__ void each(const Put& put) const {
+    each_pair([&](int position, int channel, float first, float second) {
+      put(position, channel, first);
+      put(position, channel + 1, second);
+    });
   }
 
  private:

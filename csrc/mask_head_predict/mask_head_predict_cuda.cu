@@ -26,7 +26,9 @@ struct Args {
 
 template <class T>
 using Tile = ConvTile<T, kTileChannels<T>, false>;
-constexpr int kSumPadding = 1;  // a thread reads a row: neighbours' rows begin in different banks
+// A thread reads a row, and neighbours' rows begin in different banks. A warp stores every other of eight words in each
+// of eight rows, which then share a bank two by two (with a padding of 1, four by four).
+constexpr int kSumPadding = 5;
 
 // Copies 64 bytes of depth of the block's pixels and of 64 hidden channels, one step after another.
 template <class T>

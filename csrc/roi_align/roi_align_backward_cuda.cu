@@ -12,8 +12,10 @@
 // of an H200's issue slots, against 27 us to write the result. RoIs that pile up on one object are
 // worse: their tiles are then a serial chain (1000 on one spot: some 0.4 ms).
 #include <limits>
+#include <type_traits>
 
 #include "common/cuda/device.cuh"
+#include "common/cuda/ptx.cuh"
 #include "common/cuda/roi_tiles.cuh"
 #include "roi_align/roi_align_bounds.cuh"
 #include "roi_align/roi_align_cuda.h"
@@ -212,8 +214,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T, S, V, kChannelsLast>)
       Pack<T, V> pack;
 #pragma unroll
       for (int v = 0; v < V; ++v) pack.value[v] = down<T>(sum[s][v]);
-      *reinterpret_cast<Pack<T, V>*>(grad_input + ((t.image * a.p.height + y) * a.p.width + x) * a.p.channels +
-                                     channel) = pack;
+      T* to = grad_input + ((t.image * a.p.height + y) * a.p.width + x) * a.p.channels + channel;
+      if constexpr (std::is_same_v<T, float>)
+        *reinterpret_cast<Pack<T, V>*>(to) = pack;  // four stores: one would take four registers in a row, and spills
+      else
+        ptx::store_pack(to, pack);
     } else {
 #pragma unroll
       for (int v = 0; v < V; ++v)

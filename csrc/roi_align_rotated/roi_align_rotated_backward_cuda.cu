@@ -8,6 +8,7 @@
 #include <limits>
 
 #include "common/cuda/device.cuh"
+#include "common/cuda/ptx.cuh"
 #include "common/cuda/roi_tiles.cuh"
 #include "roi_align_rotated/roi_align_rotated_cuda.h"
 #include "roi_align_rotated/rotated_rois.cuh"
@@ -172,8 +173,7 @@ __global__ void __launch_bounds__(kThreads, 2)
       Pack<T, V> pack;
 #pragma unroll
       for (int v = 0; v < V; ++v) pack.value[v] = down<T>(sum[s][v]);
-      *reinterpret_cast<Pack<T, V>*>(grad_input + ((t.image * a.p.height + y) * a.p.width + x) * a.p.channels +
-                                     channel) = pack;
+      ptx::store_pack(grad_input + ((t.image * a.p.height + y) * a.p.width + x) * a.p.channels + channel, pack);
     } else {
 #pragma unroll
       for (int v = 0; v < V; ++v)

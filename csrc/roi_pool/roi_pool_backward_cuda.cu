@@ -11,6 +11,7 @@
 #include <limits>
 
 #include "common/cuda/device.cuh"
+#include "common/cuda/ptx.cuh"
 #include "common/cuda/rois.cuh"
 #include "roi_pool/roi_pool_bins.h"
 #include "roi_pool/roi_pool_cuda.h"
@@ -192,7 +193,7 @@ __global__ void __launch_bounds__(kThreads, 3)
         Pack<T, V> pack;
 #pragma unroll
         for (int v = 0; v < V; ++v) pack.value[v] = down<T>(sums[((y * kColumns + x) * V + v) * kPitch<V> + lane]);
-        *reinterpret_cast<Pack<T, V>*>(to + (y * a.p.width + x) * a.p.channels) = pack;
+        ptx::store_pack(to + (y * a.p.width + x) * a.p.channels, pack);
       }
     }
     return;

@@ -25,7 +25,7 @@ def write(run: Run, folder: Path) -> Path:
     parts += [markdown_table(run.rows), ""]
     counted, _ = gpu_cost.estimates_for({row.op for row in run.rows})
     if counted:
-        parts += ["## Cost on a GPU, counted", "", *gpu_cost.section(counted, folder)]
+        parts += ["## Cost on a GPU, counted", "", *gpu_cost.section(counted, folder, "###")]
     page = folder / "index.md"
     page.write_text("\n".join(parts))
     return page

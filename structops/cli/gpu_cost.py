@@ -22,29 +22,30 @@ def command(
 ) -> None:
     """Count instructions, bytes and launches of the CUDA kernels beside what an H200 allows, and torchvision's.
 
-    From the machine code in the built libraries and the boxes of the workloads; it needs no GPU, and says which limit
-    binds, not how long a kernel will take.
+    From the machine code in the built libraries and what the workloads make it do; it needs no GPU, and says which
+    limit binds, not how long a kernel will take.
     """
     REQUEST.packages({"matplotlib": "matplotlib"} if report else {}, "bench")
     from structops.bench.gpu_cost import report as reports
-    from structops.bench.gpu_cost.scenes import OPS
+    from structops.bench.gpu_cost.scenes import ops as with_scenes
 
-    REQUEST.ops(ops or [], OPS)
+    REQUEST.ops(ops or [], with_scenes())
     if report is not None:
         REQUEST.folder(report)
     found, problem = reports.estimates_for(ops or [])
     if problem:
         REQUEST.fail(f"{problem}.")
-    headings, *lines = reports.table(found)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in reports.TEXT_COLUMNS else "right")
-    for cells in lines:
-        table.add_row(*cells)
-    console.print(table)
-    console.print()
+    for family, estimates in found:
+        headings, *lines = reports.table(estimates)
+        table = Table(box=None, header_style="bold", pad_edge=False, title=family.title, title_justify="left")
+        for heading in headings:
+            table.add_column(heading, justify="left" if heading in reports.TEXT_COLUMNS else "right")
+        for cells in lines:
+            table.add_row(*cells)
+        console.print(table)
+        console.print()
     console.print(reports.limits(), highlight=False)
     if report is not None:
         page = report / "index.md"
-        page.write_text("\n".join(["# Cost on a GPU, counted", "", *reports.section(found, report)]))
+        page.write_text("\n".join(["# Cost on a GPU, counted", "", *reports.section(found, report, "##")]))
         console.print(f"report: {page}", soft_wrap=True)

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -41,14 +42,16 @@ def _flat(tensor: torch.Tensor) -> torch.Tensor:
 
 
 class Emulator:
-    """One library in one flavour. ``order`` and ``seed`` say in which order threads and blocks run; ``launches`` counts
-    the kernels that it has run."""
+    """One library in one flavour. ``order`` and ``seed`` say in which order threads and blocks run; ``counts`` what its
+    kernels have done: ``launches``; ``products`` and ``fragments`` (mma.sync and ldmatrix, of warps); ``copies``
+    (cp.async, of threads) and ``copied``, those of them that read.
+    """
 
     def __init__(self, library: Path, flavour: str) -> None:
         self.library, self.flavour = library, flavour
         self.order, self.seed = "forward", 0
         self.timeout = TIMEOUT
-        self.launches = 0
+        self.counts: Counter[str] = Counter()
         self._worker: subprocess.Popen | None = None
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         self.names: list[str] = []
@@ -109,8 +112,8 @@ class Emulator:
         answer = self._receive()
         if isinstance(answer, Exception):
             raise answer
-        report, value, contents, launches = answer
-        self.launches += launches
+        report, value, contents, done = answer
+        self.counts.update(done)
         for tensor, after in zip(tensors, contents, strict=True):
             if after:
                 tensor.copy_(torch.frombuffer(bytearray(after), dtype=tensor.dtype))

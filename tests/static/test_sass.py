@@ -110,6 +110,12 @@ def test_vector_paths_load_16_bytes(kernels, name):
     assert len(wide) >= BUDGETS[name].wide_loads
 
 
+@pytest.mark.parametrize("name", [n for n in KERNELS if BUDGETS[n].wide_stores])
+def test_vector_paths_store_16_bytes(kernels, name):
+    wide = [i for i in kernels[name].sass if re.match(r"STG\.E\.\S*128", i)]
+    assert len(wide) >= BUDGETS[name].wide_stores
+
+
 @pytest.mark.parametrize("name", KERNELS)
 def test_memory_spaces_are_known(kernels, name):
     """Generic loads and stores ask which memory a pointer means, every time."""

@@ -1,6 +1,7 @@
 // The instructions that CUDA has no function for, one wrapper each. Their twins for the emulator are in
 // tests/cuda_on_cpu/emulator/include/cuda_on_cpu/ptx.h.
 #pragma once
+#include <cstring>
 #include <type_traits>
 
 #include "common/cuda/device.cuh"
@@ -16,6 +17,7 @@ using cuda_on_cpu::ptx::cp_async_commit;
 using cuda_on_cpu::ptx::cp_async_wait;
 using cuda_on_cpu::ptx::ldmatrix_x4;
 using cuda_on_cpu::ptx::mma_m16n8k16;
+using cuda_on_cpu::ptx::store16;
 #else
 // Copies 16 bytes (both addresses aligned to them) from global to shared memory while the thread goes on; zeros where
 // `read` is false, and then the source is not looked at.
@@ -29,6 +31,14 @@ __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commi
 template <int kPending>
 __device__ __forceinline__ void cp_async_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+// Stores 16 bytes (the address aligned to them) as one access, which the compiler otherwise likes to take apart where
+// it knows the values one by one: then each of four or eight stores goes through every 32 bytes that a warp writes.
+__device__ __forceinline__ void store16(void* global, const uint4& words) {
+  asm volatile("st.global.v4.b32 [%0], {%1,%2,%3,%4};" ::"l"(global), "r"(words.x), "r"(words.y), "r"(words.z),
+               "r"(words.w)
+               : "memory");
 }
 
 // Four 8 x 8 matrices of halves from shared memory, by one warp: lane l gives the address of row l % 8 (16 bytes,
@@ -66,5 +76,17 @@ __device__ __forceinline__ void mma_m16n8k16(float (&d)[4], const unsigned (&a)[
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 #endif
+
+// A pack to where packs are aligned, as one access if it has 16 bytes.
+template <class T, int V>
+__device__ __forceinline__ void store_pack(T* to, const Pack<T, V>& pack) {
+  if constexpr (sizeof(pack) == sizeof(uint4)) {
+    uint4 words;
+    memcpy(&words, &pack, sizeof(words));
+    store16(to, words);
+  } else {
+    *reinterpret_cast<Pack<T, V>*>(to) = pack;
+  }
+}
 
 }  // namespace structops::cuda::ptx

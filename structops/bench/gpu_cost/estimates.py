@@ -12,7 +12,7 @@ from structops.bench.gpu_cost import sass
 from structops.bench.gpu_cost.geometry import SECTOR, WARP
 from structops.bench.gpu_cost.gpu import H200, Gpu, occupancy
 from structops.bench.gpu_cost.kernels import Launch
-from structops.bench.gpu_cost.scenes import scenes
+from structops.bench.gpu_cost.scenes import Family, Scene, families
 from structops.testing.workloads import Cost
 
 
@@ -27,6 +27,8 @@ class Side:
         bytes: to and from memory: what must be, and what this way of doing it adds.
         l2_bytes: between the L2 cache and the multiprocessors.
         times: least seconds by each limit.
+        tensor_flops: of instructions for tensor cores.
+        busiest: the share of the multiprocessor with most blocks, of the launch with most instructions.
         registers, shared, occupancy: of the launch with most instructions; bytes a block; share of 64 warps.
     """
 
@@ -36,6 +38,8 @@ class Side:
     bytes: float
     l2_bytes: float
     times: dict[str, float]
+    tensor_flops: float
+    busiest: float
     registers: int
     shared: int
     occupancy: float
@@ -51,11 +55,12 @@ class Side:
 
 @dataclass(frozen=True)
 class Estimate:
-    """``cost``: what any implementation has to move and do."""
+    """``cost``: what any implementation has to move and do; ``floor``: seconds, on tensor cores where it has halves."""
 
     op: str
     title: str
     cost: Cost
+    floor: float
     own: Side
     peer: Side | None
 
@@ -71,7 +76,21 @@ def _side(
     issued = [launch.instructions(code[launch.kernel]) for launch in launches]
     main = launches[issued.index(max(issued))]
     l2_bytes = sum(launch.sectors for launch in launches) * SECTOR
-    times = gpu.times(moved, l2_bytes, sum(launch.lines for launch in launches), sum(issued))
+    tensor = [launch.tensor_flops(code[launch.kernel]) for launch in launches]
+    shares = [launch.share_of_busiest(gpu.multiprocessors) for launch in launches]
+
+    def busiest(values: Iterable[float]) -> float:
+        """What the multiprocessor with most blocks needs, were all as busy."""
+        return sum(value * share for value, share in zip(values, shares, strict=True))
+
+    times = gpu.times(
+        moved,
+        l2_bytes,
+        busiest(launch.lines for launch in launches),
+        busiest(issued),
+        busiest(launch.wavefronts(code[launch.kernel]) for launch in launches),
+        busiest(tensor),
+    )
     kernel = code[main.kernel]
     return Side(
         *calls,
@@ -79,6 +98,8 @@ def _side(
         moved,
         l2_bytes,
         times,
+        sum(tensor),
+        main.share_of_busiest(gpu.multiprocessors),
         kernel.registers,
         kernel.shared + main.shared,
         occupancy(kernel, main.threads, main.shared),
@@ -100,18 +121,27 @@ def libraries() -> tuple[Path, Path | None]:
     return own, next((path for path in found if sass.read(path)), None)
 
 
-def count(gpu: Gpu = H200, ops: Iterable[str] = ()) -> list[Estimate]:
-    """Every scene, or those of the named ops."""
+def count(gpu: Gpu = H200, ops: Iterable[str] = ()) -> list[tuple[Family, list[Estimate]]]:
+    """Every scene, or those of the named ops, by families."""
     own_path, peer_path = libraries()
     own_code = sass.read(own_path)
     peer_code = sass.read(peer_path) if peer_path else None
-    found = []
-    for scene in scenes(ops):
-        cost, launches = scene.cost(), scene.own()
-        own = _side(own_code, launches, (len(launches), 0), scene.outputs, cost.bytes, gpu)
-        theirs = None
-        if peer_code is not None:
-            moved = scene.peer_cost().bytes + scene.peer_extra
-            theirs = _side(peer_code, scene.peer(), scene.peer_calls(), scene.outputs, moved, gpu)
-        found.append(Estimate(scene.op, scene.title, cost, own, theirs))
+    wanted, found = set(ops), []
+    for family in families():
+        scenes = [s for op, draw in family.scenes.items() if not wanted or op in wanted for s in draw()]
+        if scenes:
+            found.append((family, [estimate(scene, own_code, peer_code, gpu) for scene in scenes]))
     return found
+
+
+def estimate(
+    scene: Scene, own_code: dict[str, sass.Kernel], peer_code: dict[str, sass.Kernel] | None, gpu: Gpu = H200
+) -> Estimate:
+    cost, launches = scene.cost(), scene.own()
+    own = _side(own_code, launches, (len(launches), 0), scene.outputs, cost.bytes + scene.extra, gpu)
+    theirs = None
+    if scene.peer is not None and peer_code is not None:
+        moved = scene.peer.cost().bytes + scene.peer.extra
+        theirs = _side(peer_code, scene.peer.launches(), scene.peer.calls(), scene.outputs, moved, gpu)
+    floor = gpu.floor(cost.bytes, cost.flops, own.tensor_flops > 0)
+    return Estimate(scene.op, scene.title, cost, floor, own, theirs)

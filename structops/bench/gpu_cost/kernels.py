@@ -19,6 +19,10 @@ from structops.bench.gpu_cost.sass import Kernel, Loop
 TYPES = {torch.float32: "float", torch.float16: "__half", torch.bfloat16: "__nv_bfloat16"}
 
 
+def nothing(_: Kernel) -> float:
+    return 0.0
+
+
 @dataclass(frozen=True)
 class Launch:
     """One kernel launch.
@@ -30,6 +34,9 @@ class Launch:
         instructions: of all warps together, given the kernel's code.
         sectors: from and to the L2 cache; the outputs of a forward are left to the memory's limit.
         lines: looked up in the L1 cache.
+        wavefronts: turns of the shared memory, 128 bytes each, where they are counted.
+        tensor_flops: of the instructions for tensor cores.
+        blocks: that have work of the same size; 0: left to chance.
     """
 
     kernel: str
@@ -38,6 +45,15 @@ class Launch:
     instructions: Callable[[Kernel], float]
     sectors: float = 0.0
     lines: float = 0.0
+    wavefronts: Callable[[Kernel], float] = nothing
+    tensor_flops: Callable[[Kernel], float] = nothing
+    blocks: int = 0
+
+    def share_of_busiest(self, multiprocessors: int) -> float:
+        """Work of the multiprocessor that gets most blocks, over what it would have of equal shares."""
+        if not self.blocks:
+            return 1.0
+        return ceil_div(self.blocks, multiprocessors) * multiprocessors / self.blocks
 
 
 @dataclass(frozen=True)

@@ -8,48 +8,51 @@ from pathlib import Path
 from structops.bench.gpu_cost import sass
 from structops.bench.gpu_cost.estimates import Estimate, count
 from structops.bench.gpu_cost.gpu import H200, Gpu
-from structops.bench.gpu_cost.scenes import OPS
+from structops.bench.gpu_cost.scenes import Family, ops
 
-HEADINGS = [
-    "op",
-    "workload",
-    "launches",
-    "instr./output",
-    "fewest MB",
-    "L2 MB",
-    "memory",
-    "L2",
-    "L1",
-    "issue",
-    "least us",
-    "registers",
-    "shared",
-    "occupancy",
-]
+Counted = list[tuple[Family, list[Estimate]]]
 TEXT_COLUMNS = ("op", "workload")
 
 EXPLANATION = """\
-An estimate, made without a GPU. Where a cell has two figures, the first is structops', the second torchvision's (which
-is given float32, contiguous). **Instructions** are counted in the machine code for sm_90 that is in the two
-libraries: those in a loop and in no loop further in, times the turns that the boxes of the workload make a warp take,
-and the rest once; for each output element (of a backward: of the features' gradient). Branches inside a loop are all
-taken to run, the slow path of a division not; stalls are not counted. **Fewest MB** is what any implementation has to
-read and write; **L2 MB** is what the kernels ask of the L2 cache beyond their outputs, each 32-byte sector once for as
-long as a block's share of the L1 cache can be expected to hold it. **memory, L2, L1, issue**: the microseconds that
-structops' kernels need at least by each of these limits (torchvision's bytes include clearing what it adds to, and
-copies); **least** is the largest of them: what these kernels can hardly be faster than, and may well be slower.
-**Launches** of structops
-are the kernels on its path, of torchvision its aten calls and the fills inside its own; "+ n syncs": times that the
-host waits for the GPU."""
+An estimate, made without a GPU, from the machine code for sm_90 in the libraries, and the turns that the boxes and
+shapes of a workload make warps take: what the kernels can hardly be faster than, and may well be slower. Stalls,
+latencies and the launches themselves are not counted. Where a cell has two figures, the first is structops', the second
+torchvision's (which is given float32, contiguous); cuDNN's machine code is not at hand.
+
+- **launches** of structops are the kernels on its path, of torchvision its aten calls and the fills inside its own; "+
+  n syncs": times that the host waits for the GPU.
+- **instr./output**: instructions of a thread for each output element (of a gradient: for each of its elements). RoI
+  operations: those in a loop and in no loop further in, times its turns, all branches of a loop taken to run, the slow
+  path of a division not. Transposed convolutions and masks: the shortest way through a turn that does its work (copies,
+  multiplies, writes), so a lower bound; activations and the code of blocks without work are left out.
+- **fewest MB** is what any implementation has to read and write; **L2 MB** is what the kernels ask of the L2 cache
+  beyond their outputs: each 32-byte sector once for as long as a block's share of the L1 cache can be expected to hold
+  it; the tiles of a convolution are copied past the L1 cache, so every block's copies count.
+- **memory, L2, L1, shared, issue, tensor**: the microseconds that structops' kernels need at least by each of these
+  limits: bytes from and to memory (of copies and partial sums what is written, since reading it back finds it in the L2
+  cache; torchvision's include clearing what it adds to, and copies), bytes from and to the L2 cache, lines looked up in
+  the L1 cache, turns of 128 bytes of the shared memory (with the bank conflicts of the sums of a convolution; other
+  accesses are taken to have none, as copies and fragments are laid out to; RoI operations: not counted), instructions,
+  and instructions for tensor cores. Where blocks are alike, the last four are those of the multiprocessor that gets
+  most blocks: **busiest** is its share over the mean. **least** is the largest of them; launches after each other are
+  added up before, so a packing kernel that waits for memory and a product that waits for tensor cores hide each other
+  here, as they do not on a GPU.
+- **floor**: what any implementation needs: the fewest bytes from memory, or the operations (halves: on tensor cores at
+  their best, else as fused multiply-adds), whichever takes longer. **MMA/need**: operations of the tensor-core
+  instructions over those that the definition needs: padding of channels, positions and depth to whole tiles.
+- float16 costs what bfloat16 does."""
 
 
 def limits(gpu: Gpu = H200) -> str:
     issue = gpu.multiprocessors * gpu.issued_a_clock * gpu.clock
+    tensor = gpu.multiprocessors * gpu.clock * gpu.tensor
     return (
         f"{gpu.name}: memory {gpu.memory / 1e12:g} TB/s (a large copy, measured on one); "
         f"L2 cache {gpu.l2 / 1e12:g} TB/s (assumed: about what others read from an H100's); {gpu.multiprocessors} "
-        f"multiprocessors, each {gpu.issued_a_clock} warp instructions and one L1 line a clock at "
-        f"{gpu.clock / 1e9:g} GHz: {issue / 1e9:,.0f} G instructions a second."
+        f"multiprocessors, each {gpu.issued_a_clock} warp instructions, one L1 line and 128 bytes of shared memory a "
+        f"clock at {gpu.clock / 1e9:g} GHz: {issue / 1e9:,.0f} G instructions a second; tensor cores "
+        f"{tensor / 1e12:.0f} TFLOP/s of halves, of which the kernels' mma.sync reaches {gpu.mma_share:.0%} "
+        "(measured on an H100: arXiv:2402.13499)."
     )
 
 
@@ -57,8 +60,27 @@ def _number(value: float) -> str:
     return f"{value:.1f}" if value < 10 else f"{value:.0f}"
 
 
-def cells(estimate: Estimate, strong: str = "") -> list[str]:
-    """A row as text; ``strong`` is put around the limit that binds."""
+def shown_limits(estimates: Sequence[Estimate]) -> list[str]:
+    """Limits that play a part in any of them."""
+    sides = [side for e in estimates for side in (e.own, e.peer) if side]
+    return [limit for limit in sides[0].times if any(side.times[limit] for side in sides)]
+
+
+def headings(estimates: Sequence[Estimate]) -> list[str]:
+    tensor = ["floor us", "MMA/need", "busiest"] if _has_products(estimates) else []
+    return [
+        *("op", "workload", "launches", "instr./output", "fewest MB", "L2 MB"),
+        *shown_limits(estimates),
+        *("least us", *tensor, "registers", "shared", "occupancy"),
+    ]
+
+
+def _has_products(estimates: Sequence[Estimate]) -> bool:
+    return any(e.own.tensor_flops for e in estimates)
+
+
+def cells(estimate: Estimate, family: Sequence[Estimate], strong: str = "") -> list[str]:
+    """A row as text, in the columns of its family; ``strong`` is put around the limit that binds."""
     own, peer = estimate.own, estimate.peer
 
     def both(get, form=_number) -> str:
@@ -67,13 +89,15 @@ def cells(estimate: Estimate, strong: str = "") -> list[str]:
     def launches(side) -> str:
         return f"{side.launches} + {side.syncs} syncs" if side.syncs else f"{side.launches}"
 
-    times = [
-        f"{strong}{_number(time * 1e6)}{strong}" if limit == own.limit else _number(time * 1e6)
-        for limit, time in own.times.items()
-    ]
+    def time(limit: str) -> str:
+        text = _number(own.times[limit] * 1e6) if own.times[limit] else "-"
+        return f"{strong}{text}{strong}" if limit == own.limit else text
+
     least = (
         f"{_number(own.least * 1e6)} / {_number(peer.least * 1e6)} ({peer.limit})" if peer else _number(own.least * 1e6)
     )
+    products = f"{own.tensor_flops / estimate.cost.flops:.2f}" if own.tensor_flops else "-"
+    tensor = [_number(estimate.floor * 1e6), products, f"{own.busiest:.2f}"] if _has_products(family) else []
     return [
         estimate.op,
         estimate.title,
@@ -81,8 +105,9 @@ def cells(estimate: Estimate, strong: str = "") -> list[str]:
         both(lambda side: side.instructions),
         _number(estimate.cost.bytes / 1e6),
         both(lambda side: side.l2_bytes / 1e6),
-        *times,
+        *map(time, shown_limits(family)),
         least,
+        *tensor,
         both(lambda side: side.registers, str),
         f"{own.shared / 1024:.1f} K" if own.shared else "-",
         both(lambda side: side.occupancy, lambda share: f"{share:.0%}"),
@@ -90,36 +115,39 @@ def cells(estimate: Estimate, strong: str = "") -> list[str]:
 
 
 def table(estimates: Sequence[Estimate], strong: str = "") -> list[list[str]]:
-    return [HEADINGS, *(cells(estimate, strong) for estimate in estimates)]
+    return [headings(estimates), *(cells(estimate, estimates, strong) for estimate in estimates)]
 
 
 def markdown(estimates: Sequence[Estimate]) -> str:
-    headings, *lines = table(estimates, "**")
-    rule = ["---" if heading in TEXT_COLUMNS else "---:" for heading in headings]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (headings, rule, *lines))
+    first, *lines = table(estimates, "**")
+    rule = ["---" if heading in TEXT_COLUMNS else "---:" for heading in first]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (first, rule, *lines))
 
 
-def section(estimates: Sequence[Estimate], folder: Path) -> list[str]:
-    """Draws the picture into ``folder``; the lines of a page about it, under a heading of the caller's."""
+def section(counted: Counted, folder: Path, heading: str) -> list[str]:
+    """Draws pictures into ``folder``; the lines of a page about them. ``heading``: what a family's begins with."""
     from structops.bench.gpu_cost import picture
 
-    name = "gpu-cost"
-    picture.save(estimates, folder / name)
-    caption = "How much of the least time each limit of the GPU takes, counted from the machine code and the boxes."
     parts = [EXPLANATION, "", limits(), ""]
-    return [*parts, f"![{caption}]({name}.png)", "", f"{caption} ([SVG]({name}.svg))", "", markdown(estimates), ""]
+    caption = "How much of the least time each limit of the GPU takes"
+    for family, estimates in counted:
+        name = f"gpu-cost-{family.name.replace('_', '-')}"
+        picture.save(estimates, shown_limits(estimates), folder / name)
+        parts += [f"{heading} {family.title}", "", f"![{caption}: {family.title}]({name}.png)", ""]
+        parts += [f"{caption}. ([SVG]({name}.svg))", "", markdown(estimates), ""]
+    return parts
 
 
-def estimates_for(ops: Iterable[str]) -> tuple[list[Estimate], str | None]:
+def estimates_for(wanted: Iterable[str]) -> tuple[Counted, str | None]:
     """The estimates of those of the ops that have any, all when none is named; or why there are none here."""
-    ops = list(ops)
-    counted = [op for op in ops if op in OPS]
-    if ops and not counted:
-        return [], f"counted are {', '.join(OPS)}"
+    wanted, known = list(wanted), ops()
+    chosen = [op for op in wanted if op in known]
+    if wanted and not chosen:
+        return [], f"counted are {', '.join(known)}"
     missing = sass.missing_tools()
     if missing:
         return [], f"{' and '.join(missing)} not found"
     try:
-        return count(ops=counted), None
+        return count(ops=chosen), None
     except FileNotFoundError as error:
         return [], str(error)

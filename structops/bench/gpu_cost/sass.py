@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 ARCHITECTURE = "sm_90"
+AVOIDED = 1000  # a call's length, in comparisons of ways through
 
 
 def cuobjdump() -> str | None:
@@ -31,15 +32,21 @@ def missing_tools() -> list[str]:
 
 @dataclass(frozen=True)
 class Instruction:
-    """``text``: opcode and operands. ``target``: where a branch goes."""
+    """``text``: opcode and operands. ``target``: where a branch goes. ``conditional``: some lanes may not take part."""
 
     address: int
     text: str
     target: int | None = None
+    conditional: bool = False
 
     @property
     def opcode(self) -> str:
         return self.text.split()[0]
+
+    @property
+    def leaves(self) -> bool:
+        """Whether what follows is not what comes next, for lanes that take part."""
+        return self.target is not None or self.opcode.split(".")[0] in ("EXIT", "RET")
 
     def is_one_of(self, opcodes: tuple[str, ...]) -> bool:
         """``"LDG"`` is any load from global memory; ``"LDG.E.128"`` one that begins so."""
@@ -50,8 +57,8 @@ class Instruction:
 class Loop:
     """A backward branch and what it spans. ``inner``: the loops right inside, in order.
 
-    Code that a compiler has moved out of the span, calls (the slow path of a division) and the paths that branches
-    inside the span leave out are not known: every instruction of the span is taken to run, every other not to.
+    Code that a compiler has moved out of the span and calls (the slow path of a division) are not known: they are taken
+    not to run. Of the paths that branches inside the span leave out, ``own`` counts all, and ``path`` the fewest.
     """
 
     first: int
@@ -66,6 +73,50 @@ class Loop:
 
     def count(self, *opcodes: str) -> int:
         return sum(i.is_one_of(opcodes) for i in self.instructions)
+
+    def path(self, *payload: str) -> list[Instruction]:
+        """The shortest way through once, of those that meet most instructions of ``payload``, which may be in inner
+        loops; these themselves are left out.
+
+        What a turn runs depends on its branches, which machine code does not tell. The payload says which of them are
+        wanted (``"STG"``: the turn writes), and what is then left to choose is skipped: a count of these instructions
+        is a lower bound, where ``own`` is an upper one. A call is a slow path (a division of large numbers) and is
+        avoided where it can be.
+
+        Raises:
+            ValueError: when there is none of a payload here: the loop is not the one that the caller knows.
+        """
+        absent = [opcode for opcode in payload if not self.count(opcode)]
+        if absent:
+            raise ValueError(f"no {' and no '.join(absent)} in the loop at {max(self.first, 0):#x}")
+        at = {i.address: place for place, i in enumerate(self.instructions)}
+        inner = {i.address for loop in self.inner for i in loop.instructions}
+        # For each instruction the best way there, itself included: (fewer of the payload, longer, the one before).
+        best: dict[int, tuple[int, int, int | None]] = {0: (0, 0, None)}
+        ends = []
+        for place, i in enumerate(self.instructions):
+            if place not in best:
+                continue  # only reached from behind, or not at all
+            missed, length, before = best[place]
+            missed -= i.is_one_of(payload)
+            if i.address not in inner:
+                length += AVOIDED if i.opcode.startswith("CALL") else 1
+            best[place] = missed, length, before
+            following = [] if i.leaves and not i.conditional else [place + 1]
+            if i.target is not None and i.target > i.address and i.target in at:
+                following.append(at[i.target])
+            for n in following:
+                if n < len(self.instructions) and (n not in best or (missed, length) < best[n][:2]):
+                    best[n] = missed, length, place
+            if i.target == self.first or (self.first < 0 and i.opcode == "EXIT"):
+                ends.append(place)
+        found: list[Instruction] = []
+        step: int | None = min(ends, key=lambda place: best[place][:2])
+        while step is not None:
+            if self.instructions[step].address not in inner:
+                found.append(self.instructions[step])
+            step = best[step][2]
+        return found[::-1]
 
     def walk(self) -> list[list[Loop]]:
         """Every loop in here with those around it, outermost first, this one excluded."""
@@ -129,14 +180,16 @@ def demangle(names: list[str]) -> dict[str, str]:
 
 
 def parse(text: str) -> dict[str, list[Instruction]]:
-    """What ``cuobjdump -sass`` prints: mangled name -> instructions, predicates left out."""
+    """What ``cuobjdump -sass`` prints: mangled name -> instructions, predicates left out of their text."""
     found = {}
     for part in text.split("Function : ")[1:]:
         name, _, listing = part.partition("\n")
         instructions = []
-        for address, code in re.findall(r"/\*([0-9a-f]{4,5})\*/\s+(?:@!?U?P\w+\s+)?([^;]+);", listing):
-            target = re.fullmatch(r"BRA\S*\s+(?:\S+,\s*)?(0x[0-9a-f]+)", code.strip())
-            instructions.append(Instruction(int(address, 16), code.strip(), int(target[1], 16) if target else None))
+        for address, predicate, code in re.findall(r"/\*([0-9a-f]{4,5})\*/\s+(@!?U?P\w+\s+)?([^;]+);", listing):
+            target = re.fullmatch(r"BRA\S*\s+(\S+,\s*)?(0x[0-9a-f]+)", code.strip())
+            goes = int(target[2], 16) if target else None
+            conditional = bool(predicate or (target and target[1]))
+            instructions.append(Instruction(int(address, 16), code.strip(), goes, conditional))
         found[name.strip()] = instructions
     return found
 

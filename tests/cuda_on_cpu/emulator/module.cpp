@@ -57,8 +57,8 @@ class Library {
   }
 
   // arguments: int, float, None, or bytes for a buffer.
-  // Returns (report, value, contents after the call of each buffer, None where it could not be written; kernels
-  // started).
+  // Returns (report, value, contents after the call of each buffer, None where it could not be written; what was done,
+  // by name).
   py::tuple call(const std::string& name, const py::list& arguments, int order, unsigned seed) const {
     const auto found = library_->launchers().find(name);
     if (found == library_->launchers().end()) throw py::key_error("no launcher is called " + name);
@@ -76,16 +76,26 @@ class Library {
       }
     }
     library_->set_order(order, seed);
-    const std::int64_t before = library_->launches();
+    const cuda_on_cpu::Counts before = library_->counts();
     cuda_on_cpu::Arguments list(std::move(values));
     const cuda_on_cpu::Outcome outcome = found->second(list);
     py::list contents;
     for (const DeviceMemory& m : memory) contents.append(m.contents());
     const std::string report = outcome.status == cudaSuccess ? "" : library_->error();
-    return py::make_tuple(report, outcome.value, contents, library_->launches() - before);
+    return py::make_tuple(report, outcome.value, contents, difference(library_->counts(), before));
   }
 
  private:
+  static py::dict difference(const cuda_on_cpu::Counts& now, const cuda_on_cpu::Counts& before) {
+    py::dict done;
+    done["launches"] = now.launches - before.launches;
+    done["products"] = now.products - before.products;
+    done["fragments"] = now.fragments - before.fragments;
+    done["copies"] = now.copies - before.copies;
+    done["copied"] = now.copied - before.copied;
+    return done;
+  }
+
   const cuda_on_cpu::Library* library_;
 };
 

@@ -18,12 +18,14 @@ class Budget:
     Attributes:
         registers: per thread, at most.
         wide_loads: 16-byte loads from global memory, at least; 0 where the kernel has no vector path.
+        wide_stores: the same of stores, which the compiler likes to take apart.
         has, lacks: instructions that must and must not be there. Kernels are built without contraction: positions and
             IoU must round as on a CPU, so an addition stays a ``DADD`` and is not fused into a ``FFMA``.
     """
 
     registers: int
     wide_loads: int = 0
+    wide_stores: int = 0
     has: str | None = None
     lacks: str | None = None
 

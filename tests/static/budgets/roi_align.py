@@ -12,10 +12,10 @@ BUDGETS = {
     **per_type("roi_align_untabled_kernel<{T}, OneMap<{T}> >", Budget(96)),
     "roi_bounds_kernel": Budget(40, has="DADD"),
     # Blocks of 256: 2 on a multiprocessor with 32 floats of sums in registers, 3 with 16.
-    "roi_align_backward_kernel<__half, 4, 8, true>": Budget(128, wide_loads=1),
-    "roi_align_backward_kernel<__nv_bfloat16, 4, 8, true>": Budget(128, wide_loads=1),
+    "roi_align_backward_kernel<__half, 4, 8, true>": Budget(128, wide_loads=1, wide_stores=4),
+    "roi_align_backward_kernel<__nv_bfloat16, 4, 8, true>": Budget(128, wide_loads=1, wide_stores=4),
     "roi_align_backward_kernel<float, 4, 4, true>": Budget(80, wide_loads=1),
-    "roi_align_backward_kernel<double, 4, 2, true>": Budget(128, wide_loads=1),
+    "roi_align_backward_kernel<double, 4, 2, true>": Budget(128, wide_loads=1, wide_stores=4),
     "roi_align_backward_kernel<__half, 4, 1, true>": Budget(80),
     "roi_align_backward_kernel<__nv_bfloat16, 4, 1, true>": Budget(80),
     "roi_align_backward_kernel<float, 4, 1, true>": Budget(80),

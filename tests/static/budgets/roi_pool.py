@@ -16,6 +16,11 @@ BUDGETS = {
     **per_type("roi_pool_untabled_kernel<{T}>", Budget(48)),  # rare, see the kernel
     "roi_pool_bins_kernel": Budget(40, has="DADD"),
     # Blocks of 128 with 64 KB of shared memory: 3 on a multiprocessor, whose registers would do for 168 a thread.
-    **{f"roi_pool_backward_kernel<{t}, {v}>": Budget(112, wide_loads=2 if v == 8 else 4) for t, v in PACKED.items()},
+    **{
+        f"roi_pool_backward_kernel<{t}, {v}>": Budget(
+            128 if v == 4 else 112, wide_loads=2 if v == 8 else 4, wide_stores=1
+        )
+        for t, v in PACKED.items()
+    },
     **per_type("roi_pool_backward_kernel<{T}, 1>", Budget(88)),
 }

@@ -26,7 +26,6 @@ struct Region {
 
 std::map<const void*, std::size_t> raised_limits;
 Region dynamic_shared;
-std::int64_t launch_count = 0;
 
 // The thread-local segment of this library: all static __shared__ variables, and nothing else, as
 // long as nothing else in it is thread_local. Empty in the asan flavour.
@@ -81,7 +80,7 @@ bool raise_shared_limit(const void* kernel, std::size_t bytes) {
   return true;
 }
 
-std::int64_t launches() { return launch_count; }
+Counts counts;
 
 void* dynamic_smem() { return dynamic_shared.begin; }
 
@@ -91,7 +90,7 @@ cudaError_t run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, KernelCall
     scheduler.set_error(std::string(why) + " in the launch of " + code_place(kernel));
     return record(cudaErrorInvalidConfiguration);
   }
-  ++launch_count;
+  ++counts.launches;
   scheduler.begin_launch(block, call, context);
   current = {};
   current.block_dim = block;

@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "library.h"
+
 namespace cuda_on_cpu {
 
 constexpr std::size_t kDefaultSharedBytes = 48 << 10;  // dynamic shared memory a kernel may use unasked
@@ -13,7 +15,7 @@ constexpr int kMultiprocessors = 4;                    // few, so that persisten
 
 bool raise_shared_limit(const void* kernel, std::size_t bytes);
 
-std::int64_t launches();  // so far
+extern Counts counts;
 
 // Remembers a failure for cudaGetLastError; returns its argument.
 cudaError_t record(cudaError_t status);

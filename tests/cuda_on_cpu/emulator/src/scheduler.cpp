@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "launch.h"
 #include "race.h"
 
 namespace cuda_on_cpu {
@@ -199,6 +200,7 @@ void Scheduler::complete(unsigned warp, std::size_t rendezvous) {
   Rendezvous done = pending[rendezvous];
   pending.erase(pending.begin() + static_cast<std::ptrdiff_t>(rendezvous));
   if (done.combine != nullptr) done.combine(done.payload, done.arrived, done.argument);
+  if (done.op == WarpOp::matrix) ++(done.argument == 0 ? counts.products : counts.fragments);
   if (done.op == WarpOp::sync) race_checker.warp_sync(warp, done.arrived);
   for (unsigned i = 0; i < 32; ++i) {
     const unsigned lane = order_ == Order::reverse ? 31 - i : i;
@@ -252,6 +254,8 @@ void note_atomic(const volatile void* address, std::size_t bytes) {
 namespace ptx {
 void async_copy_issue(const AsyncCopy& copy) {
   const RuntimeSection section;
+  ++counts.copies;
+  counts.copied += copy.read;
   scheduler.async_copies().open.push_back(copy);
 }
 void async_copy_commit() {

@@ -39,6 +39,12 @@ void cp_async_wait() {
                   });
 }
 
+// st.global.v4.b32.
+inline void store16(void* global, const uint4& words, Site site = Site::here()) {
+  if (reinterpret_cast<std::uintptr_t>(global) % 16 != 0) kernel_error("misaligned 16-byte store", site);
+  *static_cast<uint4*>(global) = words;
+}
+
 // ldmatrix.sync.aligned.m8n8.x4[.trans].shared.b16. Every lane reads the row that it names, and then they exchange.
 template <bool kTransposed>
 void ldmatrix_x4(unsigned (&d)[4], const void* row, Site site = Site::here()) {

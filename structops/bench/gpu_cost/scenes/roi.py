@@ -1,17 +1,18 @@
-"""The workloads whose cost on a GPU is counted: the shapes of the benchmarks, and the launches that they come to."""
+"""The RoI family beside torchvision's kernels."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 
 from structops.bench.gpu_cost import geometry, kernels
 from structops.bench.gpu_cost.calls import calls_of
-from structops.bench.gpu_cost.kernels import TYPES, Call, Launch
+from structops.bench.gpu_cost.kernels import TYPES, Call
 from structops.bench.gpu_cost.peers import peer
+from structops.bench.gpu_cost.scenes import FULL, HALF, Draw, Peer, Scene
 from structops.testing.workloads import (
     Cost,
     Trial,
@@ -22,32 +23,6 @@ from structops.testing.workloads import (
     roi_align,
     roi_pool,
 )
-
-
-@dataclass(frozen=True)
-class Scene:
-    """A workload to count.
-
-    Attributes:
-        outputs: elements that the instructions are divided by.
-        cost: as the workload's benchmark has it.
-        own, peer: launches of either; the peer computes in float32.
-        peer_extra: bytes that the peer moves beyond the compulsory: clearing what it adds to, copies.
-        peer_calls: launches and syncs of the peer: of the same calls made on the CPU, with few channels.
-    """
-
-    op: str
-    title: str
-    outputs: int
-    cost: Callable[[], Cost]
-    peer_cost: Callable[[], Cost]
-    own: Callable[[], list[Launch]]
-    peer: Callable[[], list[Launch]]
-    peer_extra: float
-    peer_calls: Callable[[], tuple[int, int]]
-
-
-HALF, FULL = torch.bfloat16, torch.float32
 
 
 def _pyramids() -> list[Scene]:
@@ -133,16 +108,18 @@ def _pyramid(shape: multiscale_roi_align.Shape, dtype: torch.dtype, last: bool, 
         _title(shape, "backward" if backward else "forward", dtype, last),
         pixels if backward else outputs,
         functools.partial(cost, dtype.itemsize),
-        functools.partial(cost, 4),
         lambda: (
             kernels.align_backward(maps, call, "multiscale_roi_bounds_kernel")
             if backward
             else [kernels.tabled_forward(maps, call, _forward_kernel(call, "Pyramid"), True)]
         ),
-        lambda: peer(maps, shape.channels, name),
-        # Clears the gradients; forward: clears the result, and writes each level's RoIs into it.
-        4 * (pixels if backward else 3 * outputs),
-        functools.partial(_pyramid_calls, shape, backward),
+        Peer(
+            functools.partial(cost, 4),
+            lambda: peer(maps, shape.channels, name),
+            # Clears the gradients; forward: clears the result, and writes each level's RoIs into it.
+            4 * (pixels if backward else 3 * outputs),
+            functools.partial(_pyramid_calls, shape, backward),
+        ),
     )
 
 
@@ -159,15 +136,17 @@ def _align(shape: roi_align.Shape, dtype: torch.dtype, last: bool, backward: boo
         _title(shape, "backward" if backward else "forward", dtype, last),
         pixels if backward else outputs,
         lambda: roi_align.cost(shape, rois, dtype.itemsize, backward),
-        lambda: roi_align.cost(shape, rois, 4, backward),
         lambda: (
             kernels.align_backward([m], call, "roi_bounds_kernel")
             if backward
             else [kernels.tabled_forward([m], call, _forward_kernel(call, f"OneMap<{t}> "), True)]
         ),
-        lambda: peer([m], shape.channels, name),
-        4 * (pixels if backward else outputs),
-        functools.partial(_peer_calls, roi_align.make, replace(shape, channels=8), backward),
+        Peer(
+            lambda: roi_align.cost(shape, rois, 4, backward),
+            lambda: peer([m], shape.channels, name),
+            4 * (pixels if backward else outputs),
+            functools.partial(_peer_calls, roi_align.make, replace(shape, channels=8), backward),
+        ),
     )
 
 
@@ -185,12 +164,14 @@ def _pool(shape: roi_align.Shape, dtype: torch.dtype, last: bool, kind: str) -> 
         _title(shape, kind, dtype, last),
         pixels if backward else outputs,
         lambda: roi_pool.cost(shape, rois, dtype.itemsize, kind),
-        # Its forward writes the indices whether anybody wants them or not.
-        lambda: roi_pool.cost(shape, rois, 4, "backward" if backward else "training"),
         lambda: kernels.pool_backward(m, call) if backward else [kernels.tabled_forward([m], call, name, False)],
-        lambda: peer([m], shape.channels, peer_name),
-        4 * (pixels if backward else 2 * outputs),
-        functools.partial(_peer_calls, roi_pool.make, replace(shape, channels=8), kind),
+        Peer(
+            # Its forward writes the indices whether anybody wants them or not.
+            lambda: roi_pool.cost(shape, rois, 4, "backward" if backward else "training"),
+            lambda: peer([m], shape.channels, peer_name),
+            4 * (pixels if backward else 2 * outputs),
+            functools.partial(_peer_calls, roi_pool.make, replace(shape, channels=8), kind),
+        ),
     )
 
 
@@ -208,12 +189,14 @@ def _position_sensitive(
         _title(shape, "backward" if backward else "forward", dtype, last),
         pixels if backward else outputs,
         lambda: ps_roi_align.cost(pooling, shape, rois, dtype.itemsize, backward),
-        lambda: ps_roi_align.cost(pooling, shape, rois, 4, backward),
         lambda: kernels.ps_backward(m, call) if backward else kernels.ps_forward(m, call),
-        lambda: peer([m], shape.channels, name),
-        # The channel of each output is written and read; what is written is cleared first.
-        4 * (pixels + outputs if backward else 3 * outputs),
-        functools.partial(_peer_calls, make, replace(shape, classes=1), backward),
+        Peer(
+            lambda: ps_roi_align.cost(pooling, shape, rois, 4, backward),
+            lambda: peer([m], shape.channels, name),
+            # The channel of each output is written and read; what is written is cleared first.
+            4 * (pixels + outputs if backward else 3 * outputs),
+            functools.partial(_peer_calls, make, replace(shape, classes=1), backward),
+        ),
     )
 
 
@@ -232,16 +215,11 @@ def _pyramid_calls(shape: multiscale_roi_align.Shape, backward: bool) -> tuple[i
     return (step[0] - forward[0], step[1] - forward[1]) if backward else forward
 
 
-OPS: dict[str, Callable[[], list[Scene]]] = {
+TITLE = "RoI operations"
+SCENES: dict[str, Draw] = {
     "multiscale_roi_align": _pyramids,
     "roi_align": _aligns,
     "roi_pool": _pools,
     "ps_roi_align": functools.partial(_position_sensitives, ps_roi_align.ALIGN),
     "ps_roi_pool": functools.partial(_position_sensitives, ps_roi_pool.POOL),
 }
-
-
-def scenes(ops: Iterable[str] = ()) -> list[Scene]:
-    """Those of some ops; of all when none is named."""
-    chosen = set(ops) or OPS.keys()
-    return [scene for op, draw in OPS.items() if op in chosen for scene in draw()]

@@ -7,13 +7,15 @@ a whole; plain ``nn.Sequential`` children are looked into.
 
 from __future__ import annotations
 
+import dis
 import importlib
 import inspect
 import operator
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 # What a trace would answer once and for all, or lose: types, gradients and the like of what is given.
@@ -45,6 +47,9 @@ for _name in _IN_PLACE:
 
 
 class _Tracer(fx.Tracer):
+    # What a forward does with a buffer is part of it: counting calls must not be done by the trace, and left out later.
+    proxy_buffer_attributes = True
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
@@ -53,16 +58,19 @@ class _Tracer(fx.Tracer):
 
 
 def _trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph | None:
-    before = dict(vars(module))
+    modules = [m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)]
+    before = [[dict(state) for state in (vars(m), m._buffers)] for m in modules]
     try:
         graph = _Tracer().trace(module, given)
     except Exception:  # what somebody's code raises when it is shown proxies can be anything
         graph = None
     # Tensors made on the way are left on the module as constants, and some modules remember what they were given.
-    if vars(module).keys() != before.keys() or any(vars(module)[name] is not value for name, value in before.items()):
-        vars(module).clear()
-        vars(module).update(before)
-        return None
+    for m, states in zip(modules, before, strict=True):
+        for now, then in zip((vars(m), m._buffers), states, strict=True):
+            if now.keys() != then.keys() or any(now[name] is not value for name, value in then.items()):
+                now.clear()
+                now.update(then)
+                graph = None
     return graph
 
 
@@ -79,6 +87,35 @@ def graphs(module: nn.Module) -> list[fx.Graph]:
     optional = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
     traced = [_trace(module), *([_trace(module, optional)] if optional else [])]
     return [graph for graph in traced if graph is not None] if all(graph is not None for graph in traced) else []
+
+
+def takes_apart(module: nn.Module, child: str) -> bool:
+    """Whether ``module.forward``, or a method that it calls, does anything with that child but call it: ``self.child[0]``
+    and ``self.child[:2]`` are parts of a sequence."""
+    names, seen = ["forward"], set()
+    while names:
+        name = names.pop()
+        method = vars(module).get(name) or getattr(type(module), name, None)
+        if name in seen or not callable(method):
+            continue
+        seen.add(name)
+        codes = [getattr(inspect.unwrap(method), "__code__", None)]
+        while codes:
+            code = codes.pop()
+            if not isinstance(code, CodeType):
+                continue
+            if any(_reads(instruction, child) for instruction in dis.get_instructions(code)):
+                return True
+            codes += code.co_consts  # lambdas and comprehensions
+            names += code.co_names
+    return False
+
+
+def _reads(instruction: dis.Instruction, attribute: str) -> bool:
+    """Whether an attribute is read, and not for the sake of a call (in words of Python 3.10 to 3.14)."""
+    return (
+        instruction.opname == "LOAD_ATTR" and instruction.argval == attribute and "NULL|self" not in instruction.argrepr
+    )
 
 
 def calls(graph: fx.Graph) -> Iterator[tuple[str, fx.Node]]:

@@ -90,7 +90,7 @@ def graphs(module: nn.Module) -> list[fx.Graph]:
 
 
 def takes_apart(module: nn.Module, child: str) -> bool:
-    """Whether ``module.forward``, or a method that it calls, does anything with that child but call it: ``self.child[0]``
+    """Whether ``module.forward``, or a method that it calls, does more with that child than call it: ``self.child[0]``
     and ``self.child[:2]`` are parts of a sequence."""
     names, seen = ["forward"], set()
     while names:

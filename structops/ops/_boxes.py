@@ -118,13 +118,14 @@ def check_grad(
         require(size == wanted, lambda: f"{op}: grad must be {list(expected)}, got {list(grad.shape)}")
 
 
-def output_pair(op: str, output_size: int | Sequence[int]) -> tuple[int, int]:
+def output_pair(op: str, output_size: int | Sequence[int], name: str = "output_size") -> tuple[int, int]:
     """``(height, width)`` from an int or a pair."""
     if isinstance(output_size, int | torch.SymInt):
         return output_size, output_size  # type: ignore[return-value]
-    pair = tuple(output_size) if isinstance(output_size, Iterable) else ()
+    single = isinstance(output_size, torch.Tensor) and output_size.dim() == 0  # says that it can be iterated
+    pair = tuple(output_size) if isinstance(output_size, Iterable) and not single else ()
     require(
         len(pair) == 2 and all(isinstance(n, int | torch.SymInt) for n in pair),
-        lambda: f"{op}: output_size must be an int or a pair of ints (height, width), got {output_size!r}",
+        lambda: f"{op}: {name} must be an int or a pair of ints (height, width), got {output_size!r}",
     )
     return pair  # type: ignore[return-value]

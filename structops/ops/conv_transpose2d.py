@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -74,9 +75,10 @@ def conv_transpose2d(
         Under autocast, input, weight and residual are cast to the lower type, as torch does.
     """
     for name, tensor in (("input", input), ("weight", weight)):
-        if not isinstance(tensor, torch.Tensor):
-            raise RuntimeError(f"{OP}: {name} must be a tensor, got {type(tensor).__name__}")
-    if activation not in ACTIVATIONS:
+        _checks.tensor(OP, name, tensor)
+    if residual is not None:
+        _checks.tensor(OP, "residual", residual)
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise RuntimeError(f"{OP}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     kind = input.device.type
     input, weight = _autocast(kind, input), _autocast(kind, weight)
@@ -98,17 +100,19 @@ def conv_transpose2d(
         groups,
         _pair("dilation", dilation),
         ACTIVATIONS.index(activation),
-        float(negative_slope),
+        _checks.number(OP, "negative_slope", negative_slope),
         residual_after_activation,
     )
     return out[0] if unbatched else out
 
 
 def _pair(name: str, value: int | Sequence[int]) -> list[int]:
-    if isinstance(value, int | torch.SymInt):
-        return [value, value]
-    pair = list(value)
-    require(len(pair) in (1, 2), lambda: f"{OP}: {name} must be a number or 2 of them, got {len(pair)}")
+    whole, several = isinstance(value, _checks.WHOLE_NUMBERS), isinstance(value, Sequence)
+    pair: list[Any] = [value] if whole else list(value) if several else []  # type: ignore[arg-type]
+    require(
+        len(pair) in (1, 2) and all(isinstance(step, _checks.WHOLE_NUMBERS) for step in pair),
+        lambda: f"{OP}: {name} must be a whole number or 2 of them, got {value!r}",
+    )
     return pair * 2 if len(pair) == 1 else pair
 
 

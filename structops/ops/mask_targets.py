@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -24,15 +25,35 @@ def polygon_tensors(
     object a list of flat ``[x0, y0, x1, y1, ...]``. Made on the host, then copied."""
     points: list[torch.Tensor] = []
     rings, objects = [0], [0]
-    for polygons_of_one in polygons:
-        for flat in polygons_of_one:
-            even, count = len(flat) % 2 == 0, len(flat)
-            require(even, lambda n=count: f"{NAME}: a polygon must be x and y in turns, got {n} numbers")  # type: ignore[misc]
-            points.append(torch.as_tensor(flat, dtype=torch.float64).view(-1, 2))
-            rings.append(rings[-1] + len(flat) // 2)
+    for polygons_of_one in _listed(polygons):
+        for flat in _listed(polygons_of_one):
+            points.append(_points(flat))
+            rings.append(rings[-1] + len(points[-1]))
         objects.append(len(rings) - 1)
     found = torch.cat(points) if points else torch.empty(0, 2, dtype=torch.float64)
     return found.float().to(device), torch.tensor(rings, device=device), torch.tensor(objects, device=device)
+
+
+def _listed(value: object) -> Sequence[Any]:
+    # Crowds have an encoded mask in COCO, a dictionary, in the place of polygons.
+    require(
+        (isinstance(value, Sequence) and not isinstance(value, str | bytes)) or getattr(value, "ndim", 0) > 0,
+        lambda: f"{NAME}: polygons must be a list for each object, of flat [x0, y0, x1, y1, ...], got {value!r:.100}",
+    )
+    return value  # type: ignore[return-value]
+
+
+def _points(flat: Any) -> torch.Tensor:
+    """``[n, 2]``"""
+    try:
+        numbers = torch.as_tensor(flat, dtype=torch.float64)
+    except (RuntimeError, TypeError, ValueError):
+        numbers = torch.empty(0, 0)
+    require(
+        numbers.dim() == 1 and len(numbers) % 2 == 0,
+        lambda: f"{NAME}: a polygon must be x and y in turns, in one flat list, got {flat!r:.100}",
+    )
+    return numbers.view(-1, 2)
 
 
 def polygon_mask_targets(
@@ -68,7 +89,7 @@ def polygon_mask_targets(
             offset out of range; on a GPU, where looking would cost a host sync, such a box gives NaN, and such an
             offset is taken for the nearest in range.
     """
-    rows, columns = output_pair(POLYGONS, size)
+    rows, columns = output_pair(POLYGONS, size, "size")
     return _polygon_mask_targets(points, rings, objects, boxes, matched, rows, columns)
 
 
@@ -98,8 +119,9 @@ def mask_targets(
             range; on a GPU, where looking would cost a host sync, such a box gives NaN.
     """
     if not isinstance(gt_masks, torch.Tensor):
+        _checks.tensor(NAME, "boxes", boxes)
         return polygon_mask_targets(*polygon_tensors(gt_masks, boxes.device), boxes, matched, size)
-    rows, columns = output_pair(NAME, size)
+    rows, columns = output_pair(NAME, size, "size")
     return _mask_targets(gt_masks, boxes, matched, rows, columns)
 
 

@@ -137,6 +137,8 @@ ERRORS = (
     ErrorCase("boxes-count", _refused(boxes=torch.rand(2, 4)), r"boxes must have one entry a mask, got 2 for 3"),
     ErrorCase("boxes-device", _refused(boxes=torch.rand(3, 4, device="meta")), r"boxes must be on the same device"),
     ErrorCase("image-size-length", _refused(image_size=(3, 9, 9)), r"image_size must be \(height, width\)"),
+    ErrorCase("image-size-number", _refused(image_size=9), r"image_size must be \(height, width\), got 9"),
+    ErrorCase("image-size-fraction", _refused(image_size=(9.5, 9)), r"image_size must be \(height, width\)"),
     ErrorCase("image-size-negative", _refused(image_size=(-1, 9)), r"image_size must be 0 or more, got -1 and 9"),
     ErrorCase("padding-negative", _refused(padding=-1), r"padding must be 0 or more, got -1"),
     ErrorCase("padding-enormous", _refused(padding=2**30), r"a mask with its padding must be smaller than 2\^31"),

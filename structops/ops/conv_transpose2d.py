@@ -322,14 +322,23 @@ def _activation_gradient(grad, x, activation: int, slope: float):
     if activation == LEAKY_RELU:
         return torch.where(x <= 0, slope * grad, grad)
     if activation == GELU:
-        return torch.ops.aten.gelu_backward(grad, x)
+        density = torch.exp(x * x * -0.5) * (2 * math.pi) ** -0.5
+        return grad * (0.5 * (1 + torch.erf(x * 0.5**0.5)) + x * density)
     if activation == SILU:
-        s = torch.sigmoid(x)
+        s = _sigmoid(x)
         return grad * (s * (1 + x * (1 - s)))
     if activation == SIGMOID:
-        s = torch.sigmoid(x)
+        s = _sigmoid(x)
         return grad * (s * (1 - s))
     return grad
+
+
+def _sigmoid(x):
+    """``torch.sigmoid`` and ``gelu_backward`` round otherwise where a thread's share ends within a vector, ``exp`` and
+    ``erf`` do not: gradients would depend on the number of threads. Its own derivative is finite everywhere."""
+    positive = x >= 0
+    e = torch.exp(torch.where(positive, -x, x))
+    return torch.where(positive, 1, e) / (1 + e)
 
 
 def _backward(ops, ctx, grad):
@@ -352,7 +361,10 @@ def _backward(ops, ctx, grad):
         g = _activation_gradient(g, output, RELU, 0.0)
 
     def summed(t, like):
-        return t.sum((0, 2, 3), dtype=torch.promote_types(wide, torch.float32)).to(like.dtype)
+        # One axis at a time: where all at once leave one number, torch splits the sum among the threads that there are.
+        for axis in (3, 2, 0):
+            t = t.sum(axis, dtype=torch.promote_types(wide, torch.float32))
+        return t.to(like.dtype)
 
     grads = [None] * 6
     if needs_residual:

@@ -69,6 +69,10 @@ def test_polygons_as_coco_has_them(g):
         assert torch.equal(made, given)
     wanted = ops.polygon_mask_targets(*shapes, boxes, matched, (9, 14))
     assert torch.equal(ops.mask_targets(flat(*shapes), boxes, matched, (9, 14)), wanted)
+    with torch.device("meta"):  # as torch.set_default_device does: not where what is made on the host is made
+        made = ops.mask_targets(flat(*shapes), boxes, matched, (9, 14))
+        assert {t.device.type for t in ops.polygon_tensors([[], *flat(*shapes)])} == {"cpu"}
+    assert torch.equal(made, wanted)
     with pytest.raises(RuntimeError, match="x and y in turns"):
         ops.mask_targets([[[1.0, 2.0, 3.0]]], boxes[:1], matched[:1] * 0, 7)
 

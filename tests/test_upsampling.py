@@ -75,6 +75,9 @@ def test_refused():
         bilinear_kernel_(torch.zeros(4, 3, 2, 2))
     with pytest.raises(ValueError, match="scale_factor must be at least 1"):
         NearestUpsample2d(0)
+    for factor in (1.5, "2", (2,), (1.5, 2)):
+        with pytest.raises(ValueError, match="scale_factor must be a whole number or 2 of them"):
+            NearestUpsample2d(factor)
 
 
 def test_transposed_convolution_is_the_transposed_matrix():

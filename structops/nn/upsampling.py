@@ -9,6 +9,7 @@ indices besides, which ``torch.nn.MaxPool2d(..., return_indices=True)`` remember
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -21,7 +22,10 @@ __all__ = ["BedOfNailsUpsample2d", "BilinearUpsample2d", "MaxUnpool2d", "Nearest
 
 
 def _pair(factor: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (factor, factor) if isinstance(factor, int) else factor
+    pair = (factor, factor) if isinstance(factor, Integral) else tuple(factor) if isinstance(factor, Sequence) else ()
+    if len(pair) != 2 or not all(isinstance(n, Integral) for n in pair):
+        raise ValueError(f"scale_factor must be a whole number or 2 of them, got {factor!r}")
+    height, width = (int(n) for n in pair)
     if height < 1 or width < 1:
         raise ValueError(f"scale_factor must be at least 1, got {factor}")
     return height, width

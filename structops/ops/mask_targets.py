@@ -30,8 +30,8 @@ def polygon_tensors(
             points.append(_points(flat))
             rings.append(rings[-1] + len(points[-1]))
         objects.append(len(rings) - 1)
-    found = torch.cat(points) if points else torch.empty(0, 2, dtype=torch.float64)
-    return found.float().to(device), torch.tensor(rings, device=device), torch.tensor(objects, device=device)
+    found = torch.cat([torch.empty(0, 2, dtype=torch.float64, device="cpu"), *points]).float().to(device)
+    return found, torch.tensor(rings, device=found.device), torch.tensor(objects, device=found.device)
 
 
 def _listed(value: object) -> Sequence[Any]:
@@ -46,9 +46,9 @@ def _listed(value: object) -> Sequence[Any]:
 def _points(flat: Any) -> torch.Tensor:
     """``[n, 2]``"""
     try:
-        numbers = torch.as_tensor(flat, dtype=torch.float64)
+        numbers = torch.as_tensor(flat, dtype=torch.float64, device="cpu")
     except (RuntimeError, TypeError, ValueError):
-        numbers = torch.empty(0, 0)
+        numbers = torch.empty(0, 0, device="cpu")
     require(
         numbers.dim() == 1 and len(numbers) % 2 == 0,
         lambda: f"{NAME}: a polygon must be x and y in turns, in one flat list, got {flat!r:.100}",

@@ -104,18 +104,25 @@ def takes_apart(module: nn.Module, child: str) -> bool:
             code = codes.pop()
             if not isinstance(code, CodeType):
                 continue
-            if any(_reads(instruction, child) for instruction in dis.get_instructions(code)):
+            if _reads(code, child):
                 return True
             codes += code.co_consts  # lambdas and comprehensions
             names += code.co_names
     return False
 
 
-def _reads(instruction: dis.Instruction, attribute: str) -> bool:
-    """Whether an attribute is read, and not for the sake of a call (in words of Python 3.10 to 3.14)."""
-    return (
-        instruction.opname == "LOAD_ATTR" and instruction.argval == attribute and "NULL|self" not in instruction.argrepr
-    )
+def _reads(code: CodeType, attribute: str) -> bool:
+    """Whether an attribute is read, and not to be called nor to see whether there is one (in words of Python 3.10 to
+    3.14)."""
+    found = [i for i in dis.get_instructions(code) if i.opname not in ("EXTENDED_ARG", "NOP")]
+    for i, instruction in enumerate(found):
+        if instruction.opname == "LOAD_ATTR" and instruction.argval == attribute:
+            following = [later.opname for later in found[i + 1 : i + 3]]
+            called = "NULL|self" in instruction.argrepr
+            asked = following[0].startswith(("POP_JUMP", "TO_BOOL", "UNARY_NOT")) or following[1:] == ["IS_OP"]
+            if not (called or asked):
+                return True
+    return False
 
 
 def calls(graph: fx.Graph) -> Iterator[tuple[str, fx.Node]]:

@@ -7,6 +7,7 @@ import torch
 from pycocotools import mask as coco
 from torchvision.models.detection import roi_heads
 
+import structops
 from structops import ops
 from structops.testing.cases.mask_targets import bitmaps, outlines
 from structops.testing.workloads.nms import HEIGHT, WIDTH, spread_boxes
@@ -75,6 +76,17 @@ def test_polygons_as_coco_has_them(g):
     assert torch.equal(made, wanted)
     with pytest.raises(RuntimeError, match="x and y in turns"):
         ops.mask_targets([[[1.0, 2.0, 3.0]]], boxes[:1], matched[:1] * 0, 7)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("coordinate", range(4))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_box_that_is_not_finite(backend, coordinate, value):
+    boxes = torch.tensor([[0.0, 0, 9, 9]])
+    boxes[0, coordinate] = value
+    with structops.backend(backend):
+        for shapes in (torch.ones(1, 9, 9), [[[0, 0, 9, 0, 9, 9]]]):
+            assert ops.mask_targets(shapes, boxes, torch.tensor([0]), 3).isnan().all()
 
 
 def test_offsets_out_of_range(g):

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
@@ -31,6 +32,17 @@ from structops._layout import follow
 
 BACKENDS = ("native", "triton", "reference")
 _NAMESPACES = {"native": "structops", "triton": "structops_triton", "reference": "structops_reference"}
+
+#: what a schema's types are to the caller
+_WORDS = {
+    "Optional[Tensor]": "a tensor or None",
+    "int": "a whole number of 64 bits",
+    "Optional[int]": "a whole number of 64 bits, or None",
+    "List[int]": "whole numbers of 64 bits",
+    "float": "a number",
+    "Optional[float]": "a number or None",
+    "bool": "True or False",
+}
 
 _override: ContextVar[str | None] = ContextVar("structops_backend", default=None)
 # Before 2.14, torch.compile cannot trace ContextVar.get. It reads this copy of the latest change instead, which is
@@ -223,11 +235,16 @@ class Op:
                 f"use reverse mode (torch.autograd.grad, torch.autograd.functional)"
             )
 
-    def _require_tensors(self, args: tuple[Any, ...]) -> None:
-        """What is no tensor the dispatcher refuses in its own words, with the whole schema or worse."""
-        for declared, given in zip(torch._C.parse_schema(self.signature).arguments, args, strict=False):
-            if str(declared.type) == "Tensor" and not isinstance(given, torch.Tensor):
-                raise RuntimeError(f"{self.name}: {declared.name} must be a tensor, got {type(given).__name__}")
+    def _explain(self, args: tuple[Any, ...], refusal: Exception) -> None:
+        """An argument of the wrong type the dispatcher refuses in its own words, with the whole schema or worse."""
+        declared = torch._C.parse_schema(self.signature).arguments
+        for argument, given in zip(declared, args, strict=False):
+            if str(argument.type) == "Tensor" and not isinstance(given, torch.Tensor):
+                raise RuntimeError(f"{self.name}: {argument.name} must be a tensor, got {type(given).__name__}")
+        if found := re.search(r"Expected a value of type '(.+?)' for argument '(\w+)' but", str(refusal)):
+            wanted, name = _WORDS.get(found[1], f"a {found[1]}"), found[2]
+            given = next(given for argument, given in zip(declared, args, strict=False) if argument.name == name)
+            raise RuntimeError(f"{self.name}: {name} must be {wanted}, got {given!r:.100}") from None
 
     def __call__(self, *args: Any) -> Any:
         first = _first(args)
@@ -245,6 +262,6 @@ class Op:
             return overload(*args)
         try:
             return overload(*args)
-        except (AttributeError, RuntimeError):
-            self._require_tensors(args)  # only now: an ordinary call does not pay for it
+        except (AttributeError, RuntimeError) as refusal:
+            self._explain(args, refusal)  # only now: an ordinary call does not pay for it
             raise

@@ -16,7 +16,7 @@ INTEGER = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 #: results that are asked for, beyond any use: a slip of the keyboard should not be an allocator's affair
 MOST_RESULTS = 2**31
 _NUMBERS = (numbers.Real, torch.SymFloat, torch.SymInt)  # those of numpy too
-_WHOLE_NUMBERS = (numbers.Integral, torch.SymInt)
+WHOLE_NUMBERS = (numbers.Integral, torch.SymInt)
 
 
 def require(condition: bool, message: Callable[[], str]) -> None:
@@ -68,7 +68,7 @@ def count_of_results(op: str, name: str, value: Any) -> None:
     def message() -> str:
         return f"{op}: {name} must be a whole number from 0 to {MOST_RESULTS - 1}, got {value}"
 
-    require(isinstance(value, _WHOLE_NUMBERS), message)
+    require(isinstance(value, WHOLE_NUMBERS), message)
     require(value >= 0, message)
     require(value < MOST_RESULTS, message)
 

@@ -127,8 +127,20 @@ def test_tensors_on_two_devices_are_refused():
             "batched_nms: idxs must be a tensor, got list",
         ),
         (lambda boxes: ops.nms([1, 2], boxes, 0.5), "nms: the first argument must be a tensor, got"),
+        (
+            lambda boxes: ops.encode_masks(boxes[None].bool(), width="4"),
+            "encode_masks: width must be a whole number of 64 bits, or None, got '4'",
+        ),
+        (
+            lambda boxes: ops.paste_masks(boxes.view(2, 2, 2), boxes, (4, 4), packed=[1]),
+            r"paste_masks: packed must be True or False, got \[1\]",
+        ),
+        (
+            lambda boxes: ops.paste_masks(boxes.view(2, 2, 2), boxes, (4, 4), "half"),
+            "paste_masks: threshold must be a number or None, got 'half'",
+        ),
     ],
 )
-def test_what_is_no_tensor_is_named(backend, call, message):
+def test_an_argument_of_the_wrong_type_is_named(backend, call, message):
     with structops.backend(backend), pytest.raises(RuntimeError, match=message):
         call(torch.rand(2, 4))

@@ -93,6 +93,39 @@ def test_threads_do_not_change_a_bit(dtype, layout):
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
+@pytest.mark.parametrize("activation", ["gelu", "silu", "sigmoid"])
+@pytest.mark.parametrize(("channels", "size"), [(17, (33, 65)), (1, (128, 131))])
+def test_threads_do_not_change_a_bit_of_other_gradients(activation, channels, size):
+    """Whatever torch is asked for: its own sigmoid, and its sum of everything, depend on the number of threads."""
+    x, w = torch.randn(2, 3, *size), torch.randn(3, channels, 2, 2)
+    vectors = {name: torch.randn(channels) for name in ("bias", "scale", "shift")}
+    leaves = [t.requires_grad_() for t in (x, w, *vectors.values())]
+    grad = torch.randn(2, channels, 2 * size[0], 2 * size[1])
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3, 5, 8):
+            torch.set_num_threads(threads)
+            out = ops.conv_transpose2d(x, w, stride=2, activation=activation, **vectors)
+            found.append(torch.autograd.grad(out, leaves, grad))
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.parametrize("activation", ["gelu", "silu", "sigmoid"])
+def test_second_derivatives_where_an_activation_is_flat(activation):
+    at = torch.tensor([-1e4, -100.0, -20.0, 0.0, 20.0, 100.0, 1e4])
+    theirs = {"gelu": F.gelu, "silu": F.silu, "sigmoid": torch.sigmoid}[activation]
+    found = []
+    for function in (lambda x: ops.conv_transpose2d(x, torch.ones(1, 1, 1, 1), activation=activation), theirs):
+        x = at.view(1, 1, 1, -1).clone().requires_grad_()
+        (first,) = torch.autograd.grad(function(x).sum(), x, create_graph=True)
+        found.append([first.detach(), *torch.autograd.grad(first.sum(), x)])
+    for mine, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_kept_weights_follow_every_change(dtype, layout):

@@ -91,7 +91,12 @@ class Untraceable(nn.Module):
         self.up = nn.Sequential(nn.ConvTranspose2d(CHANNELS, CHANNELS, 2, 2), nn.BatchNorm2d(CHANNELS), nn.GELU())
 
     def forward(self, x, skip):
+        if not self.up or not self.has_up() or self.up is None:
+            return x
         return self.up(x) if x.sum() > 0 else -self.up(-x)
+
+    def has_up(self):
+        return self.up is not None
 
 
 class ReadTwice(Layers):
@@ -148,6 +153,34 @@ class ListOfLayers(Layers):
         return found[1] + found[2]
 
 
+class TakenApart(ListOfLayers):
+    """A slice is a sequence that nobody has heard of, which torch.fx cannot follow; the layers keep their meaning."""
+
+    def forward(self, x, skip):
+        return self.layers[:2](x) + self.layers(x)
+
+
+class Counts(Layers):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls.add_(1)
+        return F.relu(self.conv(x))
+
+
+class CountsAnew(Counts):
+    def forward(self, x):
+        self.calls += 1
+        return F.relu(self.conv(x))
+
+
+class DecidedByABuffer(Counts):
+    def forward(self, x):
+        return F.relu(self.conv(x)) if self.calls == 0 else x
+
+
 def frozen() -> nn.Module:
     norm = FrozenBatchNorm2d(CHANNELS)
     norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2), norm.bias.normal_()
@@ -196,6 +229,7 @@ MODELS = {
     "written-between": (WrittenBetween, True, {"conv": (BN, "relu")}),
     "added-to-the-skip": (AddedToTheSkip, True, {"conv": (BN,)}),
     "remembers": (Remembers, True, {}),
+    "taken-apart": (TakenApart, True, {}),
     "frozen": (frozen, False, {"0": ("1 (FrozenBatchNorm2d)",)}),
     "list-of-layers": (ListOfLayers, True, {}),
     "pose": (pose_head, False, {"0": ("1 (BatchNorm2d)", "2 (ReLU)"), "3": ("4 (BatchNorm2d)", "5 (ReLU)")}),
@@ -304,6 +338,20 @@ class TestFusion:
         assert not any(isinstance(m, FusedConvTranspose2d) for m in model.modules())
         assert torch.equal(model(*arguments), before)
         assert structops.fuse_conv_transpose(fused).fusion_report.fused == {}
+
+    @pytest.mark.parametrize(
+        ("make", "expected"), [(Counts, {"conv": ("relu",)}), (CountsAnew, {}), (DecidedByABuffer, {})]
+    )
+    @torch.no_grad()
+    def test_what_forward_does_with_buffers(self, make, expected):
+        model, x = make().eval(), torch.randn(1, CHANNELS, 3, 3)
+        fused = structops.fuse_conv_transpose(model)
+        assert fused.fusion_report.fused == expected
+        for _ in range(2):
+            torch.testing.assert_close(fused(x), model(x), rtol=1e-5, atol=1e-5)
+        assert fused.calls == model.calls == (0 if make is DecidedByABuffer else 2)
+        model.calls.fill_(7), fused.calls.fill_(7)
+        torch.testing.assert_close(fused(x), model(x), rtol=1e-5, atol=1e-5)
 
     def test_inplace_keeps_the_parameters(self):
         model = trained(AfterActivation())

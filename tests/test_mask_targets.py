@@ -8,6 +8,7 @@ import torch
 from pycocotools import mask as coco
 from torchvision.models.detection import roi_heads
 
+import structops
 from structops import ops
 from structops.testing.cases.mask_targets import bitmaps, outlines
 from structops.testing.workloads.nms import HEIGHT, WIDTH, spread_boxes
@@ -70,6 +71,10 @@ def test_polygons_as_coco_has_them(g):
         assert torch.equal(made, given)
     wanted = ops.polygon_mask_targets(*shapes, boxes, matched, (9, 14))
     assert torch.equal(ops.mask_targets(flat(*shapes), boxes, matched, (9, 14)), wanted)
+    with torch.device("meta"):  # as torch.set_default_device does: not where what is made on the host is made
+        made = ops.mask_targets(flat(*shapes), boxes, matched, (9, 14))
+        assert {t.device.type for t in ops.polygon_tensors([[], *flat(*shapes)])} == {"cpu"}
+    assert torch.equal(made, wanted)
     with pytest.raises(RuntimeError, match="x and y in turns"):
         ops.mask_targets([[[1.0, 2.0, 3.0]]], boxes[:1], matched[:1] * 0, 7)
 
@@ -81,12 +86,22 @@ def test_polygons_as_coco_has_them(g):
         (np.ones((1, 9, 10), dtype=np.uint8), "ndarray"),  # whose rows would pass for polygons
         ([np.ones((9, 10))], "ndarray"),
         ([{"size": [9, 9], "counts": "0"}], "dict"),
-        ([[1.0, 2, 3, 4, 5, 6]], "float"),
     ],
 )
 def test_neither_bitmaps_nor_polygons(masks, found):
     with pytest.raises(RuntimeError, match=rf"mask_targets: gt_masks must be a tensor .*, got {found}"):
         ops.mask_targets(masks, torch.rand(1, 4), torch.zeros(1, dtype=torch.int64), 7)
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("coordinate", range(4))
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_box_that_is_not_finite(backend, coordinate, value):
+    boxes = torch.tensor([[0.0, 0, 9, 9]])
+    boxes[0, coordinate] = value
+    with structops.backend(backend):
+        for shapes in (torch.ones(1, 9, 9), [[[0, 0, 9, 0, 9, 9]]]):
+            assert ops.mask_targets(shapes, boxes, torch.tensor([0]), 3).isnan().all()
 
 
 def test_offsets_out_of_range(g):

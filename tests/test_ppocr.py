@@ -73,6 +73,25 @@ class TestNetwork:
         onnx.save(other, str(path))
         with pytest.raises(ValueError, match=r"the bias after conv2d_112\.w_0 is missing"):
             PPOCRDetector.from_onnx(path)
+        tensor.ClearField("raw_data"), tensor.ClearField("float_data")
+        onnx.save(other, str(path))
+        with pytest.raises(ValueError, match=r"tensor conv2d_112\.w_0 cannot be read"):
+            PPOCRDetector.from_onnx(path)
+        other.graph.initializer.remove(tensor)
+        onnx.save(other, str(path))
+        with pytest.raises(ValueError, match=r"conv2d_112\.w_0 is missing"):
+            PPOCRDetector.from_onnx(path)
+
+    def test_nodes_without_inputs_are_no_convolutions(self):
+        kinds = ("Conv", "ConvTranspose", "Add", "Identity")
+        nodes = [onnx.helper.make_node(kind, inputs, ["y"]) for kind in kinds for inputs in ([], ["x"])]
+        assert list(_onnx.convolutions(onnx.helper.make_graph(nodes, "graph", [], []))) == []
+
+    @pytest.mark.parametrize("network", [PPOCRDetector, centerface.CenterFace])
+    @pytest.mark.parametrize("picture", [None, torch.zeros(1, 3, 9, 9), torch.zeros(4, 9, 9), torch.zeros(3, 0, 9)])
+    def test_what_is_no_picture(self, network, picture):
+        with pytest.raises(RuntimeError, match=rf"{network.__name__}: picture must be \[3, H, W\]"):
+            network.prepared(None, picture)
 
     def test_without_the_weights(self, monkeypatch):
         monkeypatch.setattr(_onnx, "find_spec", lambda name: None)

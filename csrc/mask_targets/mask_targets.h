@@ -37,12 +37,13 @@ struct Polygons {
   }
 };
 
-// Centres of a target's pixels along an axis. A side of less than a tenth of a pixel counts as one, as in detectron2.
+// Centres of a target's pixels along an axis. A side of less than a tenth of a pixel counts as one, as in detectron2,
+// unless it is infinite.
 struct TargetAxis {
   double start, step;
 
   STRUCTOPS_HOST_DEVICE TargetAxis(double low, double high, int bins)
-      : start(low), step((high - low < 0.1 ? 0.1 : high - low) / bins) {}
+      : start(low), step((high - low < 0.1 && high - high == 0 ? 0.1 : high - low) / bins) {}
   STRUCTOPS_HOST_DEVICE bool finite() const { return (start - start) + (step - step) == 0.0; }
   STRUCTOPS_HOST_DEVICE double centre(int bin) const { return start + (bin + 0.5) * step; }
 };

@@ -44,6 +44,7 @@ def _takes(maps, rois) -> bool:
         and rois.dim() == 2
         and rois.shape[1] == 4
         and rois.shape[0] == maps.shape[0]
+        and maps.shape[1] > 0
         and 0 < maps.shape[2] <= MAX_HEATMAP
         and 0 < maps.shape[3] <= MAX_HEATMAP
         and not (torch.is_grad_enabled() and (maps.requires_grad or rois.requires_grad))

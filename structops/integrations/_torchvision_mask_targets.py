@@ -49,6 +49,7 @@ def _takes(gt_masks, boxes, matched_idxs, M) -> bool:
         and boxes.dim() == 2
         and boxes.shape[1] == 4
         and matched_idxs.shape == boxes.shape[:1]
+        and isinstance(M, int)
         and 0 < M <= MAX_POOLED
         and not (torch.is_grad_enabled() and (gt_masks.requires_grad or boxes.requires_grad))
         and not torch.overrides.has_torch_function((gt_masks, boxes, matched_idxs))

@@ -18,6 +18,7 @@ Some results are knowingly not torchvision's:
 - A mask whose box lies wholly left of its image or above is nowhere in it, where torchvision fails; one whose box is
   thousands of images large takes no more memory than any other. On GPUs a pasted mask is what it is on the CPU, to the
   bit; torchvision's differs between the two in its last.
+- A RoI that is not finite has keypoints that are NaN; torchvision fails.
 - Of equal logits the best are those with the lower index, where torchvision takes any; a logit that is NaN, which
   torchvision takes first and then drops, is the last of its level.
 """

@@ -32,16 +32,30 @@ def load(path: str | os.PathLike[str]) -> onnx.GraphProto:
 
     try:
         return onnx.load(str(path)).graph
-    except DecodeError as error:
+    except (
+        DecodeError,
+        onnx.checker.ValidationError,
+    ) as error:  # the latter: tensors in other files, which are not there
         raise ValueError(f"{path} is not an ONNX file ({error})") from None
 
 
 def tensors(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
-    """The constants that a node uses, by name."""
+    """The constants that a node uses, by name.
+
+    Raises:
+        ValueError: when one has a type that does not exist, or not as many numbers as its shape says.
+    """
     import onnx
 
     used = {name for node in graph.node for name in node.input}
-    return {t.name: onnx.numpy_helper.to_array(t) for t in graph.initializer if t.name in used}
+    found = {}
+    for tensor in graph.initializer:
+        if tensor.name in used:
+            try:
+                found[tensor.name] = onnx.numpy_helper.to_array(tensor)
+            except (KeyError, TypeError, ValueError) as error:
+                raise ValueError(f"the ONNX file's tensor {tensor.name} cannot be read ({error!r})") from None
+    return found
 
 
 def convolutions(graph: onnx.GraphProto) -> Iterator[tuple[str, str | None]]:
@@ -53,12 +67,12 @@ def convolutions(graph: onnx.GraphProto) -> Iterator[tuple[str, str | None]]:
     computed: dict[str, str] = {}  # the value that an Identity passed on
     added: dict[str, str] = {}  # to a value: a constant
     for node in graph.node:
-        if node.op_type == "Identity":
+        if node.op_type == "Identity" and len(node.input) == 1:
             computed[node.output[0]] = computed.get(node.input[0], node.input[0])
-        elif node.op_type == "Add" and node.input[1] in constants:
+        elif node.op_type == "Add" and len(node.input) == 2 and node.input[1] in constants:
             added[computed.get(node.input[0], node.input[0])] = node.input[1]
     for node in graph.node:
-        if node.op_type in ("Conv", "ConvTranspose"):
+        if node.op_type in ("Conv", "ConvTranspose") and len(node.input) > 1:
             weight, *bias = node.input[1:]
             yield weight, bias[0] if bias else added.get(node.output[0])
 
@@ -76,10 +90,12 @@ def fill_in_order(model: nn.Module, graph: onnx.GraphProto, what: str) -> None:
     constants = tensors(graph)
     names, found = {}, {}
     for (name, module), (weight, bias) in zip(ours, theirs, strict=True):
-        names[f"{name}.weight"], found[weight] = weight, constants[weight]
+        names[f"{name}.weight"] = weight
+        if weight in constants:
+            found[weight] = constants[weight]
         if module.bias is not None:
             names[f"{name}.bias"] = bias or f"the bias after {weight}"
-        if bias is not None:
+        if bias in constants:
             found[bias] = constants[bias].reshape(-1)  # [1, C, 1, 1] where it is a constant that is added
     fill(model, names, found, what)
 

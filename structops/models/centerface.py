@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from structops.models import _onnx
+from structops.models import _onnx, _pictures
 from structops.models._upsample import Upsample
 from structops.ops import nms
 
@@ -172,6 +172,7 @@ class CenterFace(nn.Module):
 
     def prepared(self, picture: Tensor) -> Tensor:
         """A picture ``[3, H, W]`` (RGB, 0 to 255, any dtype, any size of a pixel or more) as ``forward`` takes it."""
+        _pictures.check("CenterFace", picture)
         size = [-(-side // _MULTIPLE) * _MULTIPLE for side in picture.shape[-2:]]
         return F.interpolate(picture[None].to(next(self.parameters())), size, mode="bilinear", align_corners=False)
 

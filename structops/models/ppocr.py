@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from structops.models import _onnx
+from structops.models import _onnx, _pictures
 from structops.models._upsample import Upsample
 
 if TYPE_CHECKING:
@@ -208,6 +208,7 @@ class PPOCRDetector(nn.Module):
 
     def prepared(self, picture: Tensor) -> Tensor:
         """A picture ``[3, H, W]`` (RGB, 0 to 255, any dtype, any size of a pixel or more) as ``forward`` takes it."""
+        _pictures.check("PPOCRDetector", picture)
         height, width = picture.shape[-2:]
         factor = min(max(_SHORT_SIDE / min(height, width), 1), _LONG_SIDE / max(height, width))
         size = [max(round(side * factor / _MULTIPLE), 1) * _MULTIPLE for side in (height, width)]

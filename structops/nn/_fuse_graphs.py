@@ -7,13 +7,15 @@ a whole; plain ``nn.Sequential`` children are looked into.
 
 from __future__ import annotations
 
+import dis
 import importlib
 import inspect
 import operator
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 # What a trace would answer once and for all, or lose: types, gradients and the like of what is given.
@@ -49,6 +51,9 @@ for _name in _IN_PLACE:
 
 
 class _Tracer(fx.Tracer):
+    # What a forward does with a buffer is part of it: counting calls must not be done by the trace, and left out later.
+    proxy_buffer_attributes = True
+
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
@@ -57,16 +62,19 @@ class _Tracer(fx.Tracer):
 
 
 def _trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph:
-    before = dict(vars(module))
+    modules = [m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)]
+    before = [[dict(state) for state in (vars(m), m._buffers)] for m in modules]
     try:
         graph, problem = _Tracer().trace(module, given), ""
     except Exception as error:  # what somebody's code raises when it is shown proxies can be anything
         problem = ": ".join(["torch.fx", type(error).__name__, *str(error).splitlines()[:1]])
     # Tensors made on the way are left on the module as constants, and some modules remember what they were given.
-    if vars(module).keys() != before.keys() or any(vars(module)[name] is not value for name, value in before.items()):
-        vars(module).clear()
-        vars(module).update(before)
-        problem = problem or "it changes attributes of its module"
+    for m, states in zip(modules, before, strict=True):
+        for now, then in zip((vars(m), m._buffers), states, strict=True):
+            if now.keys() != then.keys() or any(now[name] is not value for name, value in then.items()):
+                now.clear()
+                now.update(then)
+                problem = problem or "it changes attributes of its module"
     if problem:
         raise Untraceable(problem)
     return graph
@@ -85,6 +93,42 @@ def graphs(module: nn.Module) -> list[fx.Graph]:
     parameters = list(inspect.signature(forward).parameters.values())[1:]
     optional = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
     return [_trace(module), *([_trace(module, optional)] if optional else [])]
+
+
+def takes_apart(module: nn.Module, child: str) -> bool:
+    """Whether ``module.forward``, or a method that it calls, does more with that child than call it: ``self.child[0]``
+    and ``self.child[:2]`` are parts of a sequence."""
+    names, seen = ["forward"], set()
+    while names:
+        name = names.pop()
+        method = vars(module).get(name) or getattr(type(module), name, None)
+        if name in seen or not callable(method):
+            continue
+        seen.add(name)
+        codes = [getattr(inspect.unwrap(method), "__code__", None)]
+        while codes:
+            code = codes.pop()
+            if not isinstance(code, CodeType):
+                continue
+            if _reads(code, child):
+                return True
+            codes += code.co_consts  # lambdas and comprehensions
+            names += code.co_names
+    return False
+
+
+def _reads(code: CodeType, attribute: str) -> bool:
+    """Whether an attribute is read, and not to be called nor to see whether there is one (in words of Python 3.10 to
+    3.14)."""
+    found = [i for i in dis.get_instructions(code) if i.opname not in ("EXTENDED_ARG", "NOP")]
+    for i, instruction in enumerate(found):
+        if instruction.opname == "LOAD_ATTR" and instruction.argval == attribute:
+            following = [later.opname for later in found[i + 1 : i + 3]]
+            called = "NULL|self" in instruction.argrepr
+            asked = following[0].startswith(("POP_JUMP", "TO_BOOL", "UNARY_NOT")) or following[1:] == ["IS_OP"]
+            if not (called or asked):
+                return True
+    return False
 
 
 def calls(graph: fx.Graph) -> Iterator[tuple[str, fx.Node]]:

@@ -74,14 +74,18 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False, *, replace_bare
     the same.
 
     Nothing is fused that is read more than once, that has hooks or parametrizations, or that the model shares.
+    A ``forward`` that is written anew keeps for good what it decides by attributes of its module other than tensors.
 
     Load weights first: where a norm was folded in, ``state_dict`` has ``scale`` and ``shift`` of the convolution
     instead. The result can be trained on, compiled, exported and traced, but not scripted; in training mode, statistics
     that were folded in stand still, and a ``forward`` that was written anew does what it does in eval mode.
 
     Raises:
-        RuntimeError: for a model in training mode: a batch norm there has no fixed statistics to fold.
+        RuntimeError: for what is no module, or one in training mode: a batch norm there has no fixed statistics to
+            fold.
     """
+    if not isinstance(model, nn.Module):
+        raise RuntimeError(f"fuse_conv_transpose: model must be a torch.nn.Module, got {type(model).__name__}")
     for name, module in model.named_modules():
         if module.training:
             where = f"{name or 'the model'} is in training mode"
@@ -154,6 +158,8 @@ class _Fusion:
             if isinstance(module, nn.ModuleList | nn.ModuleDict) or (_fuse_graphs.is_sequence(module) and inside):
                 continue
             try:
+                if self._taken_apart(owner):
+                    raise _fuse_graphs.Untraceable("parts of it are used by a forward that cannot be traced")
                 traced[owner] = _fuse_graphs.graphs(module)
             except _fuse_graphs.Untraceable as reason:
                 self.untraced[owner] = str(reason)
@@ -163,8 +169,19 @@ class _Fusion:
                 self.called[name] += max(count[name] for count in calls)
             for graph in traced[owner]:
                 reads = [str(node.target) for node in graph.nodes if node.op == "get_attr"]
-                self.read |= {_join(owner, name.rpartition(".")[0]) for name in reads if "." in name}
+                self.read |= {_join(owner, _parent(name)) for name in reads if "." in name}
         return traced
+
+    def _taken_apart(self, owner: str) -> bool:
+        """Whether a forward that cannot be traced may call some layers of a sequence by themselves."""
+        if not _fuse_graphs.is_sequence(self.modules[owner]):
+            return False
+        while owner and _fuse_graphs.is_sequence(self.modules[_parent(owner)]):
+            owner = _parent(owner)
+        return any(
+            _inside(owner, other) and _fuse_graphs.takes_apart(self.modules[other], _own_name(owner))
+            for other in self.untraced
+        )
 
     def _untouchable(self, name: str) -> str | None:
         module = self.modules[name]
@@ -264,6 +281,14 @@ class _Fusion:
 
 def _join(owner: str, name: str) -> str:
     return f"{owner}.{name}" if owner else name
+
+
+def _parent(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _own_name(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def _inside(name: str, owner: str) -> bool:

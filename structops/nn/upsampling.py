@@ -9,6 +9,7 @@ indices besides, which ``torch.nn.MaxPool2d(..., return_indices=True)`` remember
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -21,12 +22,13 @@ __all__ = ["BedOfNailsUpsample2d", "BilinearUpsample2d", "MaxUnpool2d", "Nearest
 
 
 def _pair(factor: int | Sequence[int], name: str = "scale_factor") -> tuple[int, int]:
-    pair = (factor, factor) if isinstance(factor, int) else tuple(factor) if isinstance(factor, Sequence) else ()
-    if len(pair) != 2 or not all(isinstance(n, int) for n in pair):
+    pair = (factor, factor) if isinstance(factor, Integral) else tuple(factor) if isinstance(factor, Sequence) else ()
+    if len(pair) != 2 or not all(isinstance(n, Integral) for n in pair):
         raise ValueError(f"{name} must be a whole number, or (height, width), got {factor!r}")
-    if min(pair) < 1:
+    height, width = (int(n) for n in pair)
+    if height < 1 or width < 1:
         raise ValueError(f"{name} must be at least 1, got {factor}")
-    return pair[0], pair[1]
+    return height, width
 
 
 class _Upsample2d(nn.Module):

@@ -122,7 +122,8 @@ def output_pair(op: str, output_size: int | Sequence[int], name: str = "output_s
     """``(height, width)`` from an int or a pair."""
     if isinstance(output_size, int | torch.SymInt):
         return output_size, output_size  # type: ignore[return-value]
-    pair = tuple(output_size) if isinstance(output_size, Iterable) else ()
+    single = isinstance(output_size, torch.Tensor) and output_size.dim() == 0  # says that it can be iterated
+    pair = tuple(output_size) if isinstance(output_size, Iterable) and not single else ()
     require(
         len(pair) == 2 and all(isinstance(n, int | torch.SymInt) for n in pair),
         lambda: f"{op}: {name} must be an int or a pair of ints (height, width), got {output_size!r}",

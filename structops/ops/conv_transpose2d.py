@@ -8,8 +8,8 @@ The derivatives of each are the other two, so gradients of every order come from
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -22,7 +22,6 @@ from structops.reference.conv_transpose2d import ACTIVATIONS
 LARGEST_STEP = 2**20  # of strides, paddings and dilations: products stay far from 2^63
 NONE, RELU, LEAKY_RELU, GELU, SILU, SIGMOID = range(len(ACTIVATIONS))
 OP = "conv_transpose2d"
-_WHOLE_NUMBERS = (numbers.Integral, torch.SymInt)
 
 
 def conv_transpose2d(
@@ -77,11 +76,11 @@ def conv_transpose2d(
         On the CPU, weights that come again with few pixels are kept packed, at most 128 MB of them in a process;
         every call looks at all weights, so a change of any kind is seen.
     """
-    _checks.tensor(OP, "input", input)
-    _checks.tensor(OP, "weight", weight)
+    for name, tensor in (("input", input), ("weight", weight)):
+        _checks.tensor(OP, name, tensor)
     if residual is not None:
         _checks.tensor(OP, "residual", residual)
-    if activation not in ACTIVATIONS:
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise RuntimeError(f"{OP}: activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}")
     kind = input.device.type
     input, weight = _autocast(kind, input), _autocast(kind, weight)
@@ -106,16 +105,17 @@ def conv_transpose2d(
         groups,
         _pair("dilation", dilation),
         ACTIVATIONS.index(activation),
-        float(negative_slope),
+        _checks.number(OP, "negative_slope", negative_slope),
         residual_after_activation,
     )
     return out[0] if unbatched else out
 
 
 def _pair(name: str, value: int | Sequence[int]) -> list[int]:
-    pair = list(value) if isinstance(value, Sequence) else [value]
+    whole, several = isinstance(value, _checks.WHOLE_NUMBERS), isinstance(value, Sequence)
+    pair: list[Any] = [value] if whole else list(value) if several else []  # type: ignore[arg-type]
     require(
-        len(pair) in (1, 2) and all(isinstance(n, _WHOLE_NUMBERS) for n in pair),
+        len(pair) in (1, 2) and all(isinstance(step, _checks.WHOLE_NUMBERS) for step in pair),
         lambda: f"{OP}: {name} must be a whole number or 2 of them, got {value!r}",
     )
     return pair * 2 if len(pair) == 1 else pair
@@ -328,13 +328,22 @@ def _activation_gradient(grad, x, activation: int, slope: float):
     if activation == LEAKY_RELU:
         return aten.leaky_relu_backward(grad, x, slope, False)
     if activation == GELU:
-        return aten.gelu_backward(grad, x)
+        density = torch.exp(x * x * -0.5) * (2 * math.pi) ** -0.5
+        return grad * (0.5 * (1 + torch.erf(x * 0.5**0.5)) + x * density)
     if activation == SILU:
-        s = torch.sigmoid(x)
+        s = _sigmoid(x)
         return grad * (s * (1 + x * (1 - s)))
     if activation == SIGMOID:
-        return aten.sigmoid_backward(grad, torch.sigmoid(x))
+        return aten.sigmoid_backward(grad, _sigmoid(x))
     return grad
+
+
+def _sigmoid(x):
+    """``torch.sigmoid`` and ``gelu_backward`` round otherwise where a thread's share ends within a vector, ``exp`` and
+    ``erf`` do not: gradients would depend on the number of threads. Its own derivative is finite everywhere."""
+    positive = x >= 0
+    e = torch.exp(torch.where(positive, -x, x))
+    return torch.where(positive, 1, e) / (1 + e)
 
 
 def _backward(ops, ctx, grad):
@@ -357,7 +366,10 @@ def _backward(ops, ctx, grad):
         g = _activation_gradient(g, output, RELU, 0.0)
 
     def summed(t, like):
-        return t.sum((0, 2, 3), dtype=torch.promote_types(wide, torch.float32)).to(like.dtype)
+        # One axis at a time: where all at once leave one number, torch splits the sum among the threads that there are.
+        for axis in (3, 2, 0):
+            t = t.sum(axis, dtype=torch.promote_types(wide, torch.float32))
+        return t.to(like.dtype)
 
     grads = [None] * 6
     if needs_residual:

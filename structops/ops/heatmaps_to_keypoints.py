@@ -27,8 +27,8 @@ def heatmaps_to_keypoints(maps: torch.Tensor, rois: torch.Tensor) -> tuple[torch
     Returns:
         ``(keypoints, scores)``: ``[K, P, 3]`` (x, y, 1) in image pixels, at pixel centres of the resized map, and the
         value there, ``[K, P]``. float32, float64 where any argument is. Of equal values the first, row by row; a NaN is
-        the largest, as torch has it. A RoI with a coordinate or a side that is not finite gives NaN (and the 1); a side
-        of more than 8192 pixels is resized to 8192.
+        the largest, as torch has it. A RoI with a first corner or a side that is not finite gives NaN (and the 1);
+        a side of more than 8192 pixels is resized to 8192, one that ends at minus infinity is less than 1 pixel.
 
     Raises:
         RuntimeError: for a wrong rank, dtype, device or length, or a map of another size.

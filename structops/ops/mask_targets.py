@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -24,21 +25,38 @@ def polygon_tensors(
     object a list of flat ``[x0, y0, x1, y1, ...]``. Made on the host, then copied."""
     points: list[torch.Tensor] = []
     rings, objects = [0], [0]
-    message = f"{NAME}: gt_masks must be a tensor [G, H, W], or a list of polygons [x0, y0, x1, y1, ...] an object"
-    require(isinstance(polygons, list | tuple), lambda: f"{message}, got {type(polygons).__name__}")
-    for polygons_of_one in polygons:
-        given = f"{message}, got {type(polygons_of_one).__name__}"
-        require(isinstance(polygons_of_one, list | tuple), lambda given=given: given)  # type: ignore[misc]
-        for flat in polygons_of_one:
-            given = f"{message}, got {type(flat).__name__}"
-            require(isinstance(flat, Sized) and not isinstance(flat, str), lambda given=given: given)  # type: ignore[misc]
-            even, count = len(flat) % 2 == 0, len(flat)
-            require(even, lambda n=count: f"{NAME}: a polygon must be x and y in turns, got {n} numbers")  # type: ignore[misc]
-            points.append(torch.as_tensor(flat, dtype=torch.float64).view(-1, 2))
-            rings.append(rings[-1] + len(flat) // 2)
+    for polygons_of_one in _listed(polygons):
+        for flat in _listed(polygons_of_one):
+            points.append(_points(flat))
+            rings.append(rings[-1] + len(points[-1]))
         objects.append(len(rings) - 1)
-    found = torch.cat(points) if points else torch.empty(0, 2, dtype=torch.float64)
-    return found.float().to(device), torch.tensor(rings, device=device), torch.tensor(objects, device=device)
+    found = torch.cat([torch.empty(0, 2, dtype=torch.float64, device="cpu"), *points]).float().to(device)
+    return found, torch.tensor(rings, device=found.device), torch.tensor(objects, device=found.device)
+
+
+def _listed(value: object) -> Sequence[Any]:
+    # A crowd of COCO has a dictionary in the place of polygons, and the rows of a bitmap would pass for them.
+    require(
+        isinstance(value, list | tuple),
+        lambda: (
+            f"{NAME}: gt_masks must be a tensor [G, H, W], or for each object a list of polygons, each flat "
+            f"[x0, y0, x1, y1, ...], got {type(value).__name__}"
+        ),
+    )
+    return value  # type: ignore[return-value]
+
+
+def _points(flat: Any) -> torch.Tensor:
+    """``[n, 2]``"""
+    try:
+        numbers = torch.as_tensor(flat, dtype=torch.float64, device="cpu")
+    except (RuntimeError, TypeError, ValueError):
+        numbers = torch.empty(0, 0, device="cpu")
+    require(
+        numbers.dim() == 1 and len(numbers) % 2 == 0,
+        lambda: f"{NAME}: a polygon must be x and y in turns, in one flat list, got {flat!r:.100}",
+    )
+    return numbers.view(-1, 2)
 
 
 def polygon_mask_targets(

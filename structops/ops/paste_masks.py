@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
-
 import torch
 
 from structops import _checks
@@ -60,8 +58,12 @@ def paste_masks(
             f"{list(masks.shape) if isinstance(masks, torch.Tensor) else type(masks).__name__}"
         ),
     )
-    sized = isinstance(image_size, Sized) and len(image_size) == 2
-    require(sized, lambda: f"{NAME}: image_size must be (height, width), got {image_size}")
+    require(
+        isinstance(image_size, list | tuple)
+        and len(image_size) == 2
+        and all(isinstance(side, (*_checks.WHOLE_NUMBERS, torch.Tensor)) for side in image_size),
+        lambda: f"{NAME}: image_size must be (height, width), got {image_size}",
+    )
     planes = masks[:, 0] if masks.dim() == 4 else masks
     height, width = image_size
     return _paste_masks(planes, boxes, height, width, threshold, packed, padding)

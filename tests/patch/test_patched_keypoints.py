@@ -47,6 +47,13 @@ def test_other_types_are_torchvisions(given, ran, dtype):
         same(mine, theirs)
 
 
+def test_no_keypoints_are_refused_by_torchvision(given, ran):
+    maps, rois = given
+    with structops.patch("torchvision"), pytest.raises(RuntimeError, match="cannot reshape"):
+        roi_heads.heatmaps_to_keypoints(maps[:2, :0], rois[:2])
+    assert ran == []
+
+
 def test_gradients_are_torchvisions(given, ran):
     maps, rois = given[0][:2].requires_grad_(), given[1][:2]
     with structops.patch("torchvision"):

@@ -42,6 +42,15 @@ def test_what_is_not_taken_is_torchvisions(given, ran):
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
 
 
+def test_what_is_refused_is_refused_by_torchvision(given):
+    masks, boxes, matched, side = given
+    with pytest.raises(RuntimeError, match="roi_align") as theirs:
+        roi_heads.project_masks_on_boxes(masks.float(), boxes, matched, (side, side))
+    with structops.patch("torchvision"), pytest.raises(RuntimeError) as mine:
+        roi_heads.project_masks_on_boxes(masks.float(), boxes, matched, (side, side))
+    assert str(mine.value) == str(theirs.value)
+
+
 def test_scripted(given):
     expected = roi_heads.project_masks_on_boxes(*given)
     with structops.patch("torchvision"):

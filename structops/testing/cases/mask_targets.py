@@ -121,7 +121,16 @@ ERRORS = (
     ErrorCase("matched-high", _refused(matched=INDICES + 1), r"matched\[1\] is 2, but must be in \[0, 2\)", "cpu"),
     ErrorCase("matched-negative", _refused(matched=INDICES - 1), r"matched\[0\] is -1", "cpu"),
     ErrorCase("size-zero", _refused(size=0), r"size must be 1 to 32768"),
-    ErrorCase("size-three", _refused(size=(3, 3, 3)), r" size must be an int or a pair"),
+    ErrorCase("size-three", _refused(size=(3, 3, 3)), r": size must be an int or a pair"),
+    ErrorCase("size-tensor", _refused(size=torch.tensor(3)), r": size must be an int or a pair"),
+    ErrorCase("masks-none", _refused(gt_masks=None), r"gt_masks must be a tensor .*, got NoneType"),
+    ErrorCase("masks-crowd", _refused(gt_masks=[{"counts": "01", "size": [9, 9]}]), r"gt_masks must be .*, got dict"),
+    ErrorCase(
+        "masks-pairs", _refused(gt_masks=[[[[0, 0], [4, 0], [4, 4], [0, 4]]]]), r"in one flat list, got \[\[0, 0"
+    ),
+    ErrorCase("masks-text", _refused(gt_masks=[[["x", "y"]]]), r"a polygon must be x and y in turns"),
+    ErrorCase("masks-flat", _refused(gt_masks=[[1.0, 2, 3, 4, 5, 6]]), r"in one flat list, got 1.0"),
+    ErrorCase("polygons-boxes", _refused(gt_masks=[[[0, 0, 4, 0, 4, 4]]], boxes=None), r"boxes must be a tensor"),
 )
 
 POLYGONS = CaseList()

@@ -59,7 +59,7 @@ def cost(s: Shape, itemsize: int, kind: str) -> Cost:
 
     A backward reads the gradient of the output twice more, and input and weight once; it writes their gradients.
     """
-    out_height, out_width = ((n - 1) * s.stride - 2 * s.padding + s.kernel for n in (s.height, s.width))
+    out_height, out_width = (definition.extent(n, s.kernel, s.stride, s.padding, 1) for n in (s.height, s.width))
     inputs, weight = s.batch * s.inputs * s.height * s.width, s.inputs * s.outputs // s.groups * s.kernel**2
     outputs = s.batch * s.outputs * out_height * out_width
     # Every input pixel meets every tap, except those that the padding cuts off.

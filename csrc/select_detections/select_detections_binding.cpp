@@ -12,12 +12,6 @@ namespace {
 
 using Detections = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-// An op in place, some elements at a time.
-void in_parts(const char* op, Tensor values, int64_t part) {
-  for (int64_t first = 0; first < values.size(0); first += part)
-    call_aten(op, "", torch::stable::narrow(values, 0, first, std::min(part, values.size(0) - first)));
-}
-
 // torch shares more than 2048 exponentials between threads, which takes longer to arrange than to compute: of a few
 // thousand, on a busy machine, 20 ms.
 constexpr int64_t kExpPart = 2048;
@@ -26,12 +20,12 @@ template <class T>
 void exponentials(T* values, int64_t n) {
   const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU, -1);
   constexpr ScalarType type = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
-  in_parts("aten::exp_", torch::stable::from_blob(values, {n}, {1}, cpu, type), kExpPart);
+  call_aten_in_parts("aten::exp_", torch::stable::from_blob(values, {n}, {1}, cpu, type), kExpPart);
 }
 
-// torch's sigmoid rounds the last few elements of a tensor, or of a thread's share, otherwise than the rest, which its
-// vectors take: 64 elements are whole vectors on any machine, and torch divides 32768 and more among threads.
-constexpr int64_t kSigmoidMultiple = 64, kSigmoidPart = 16384;
+// Elements that torch's sigmoid takes by whole vectors on any machine: only those after the last multiple it rounds
+// otherwise (sigmoid_in_parts in common/aten.h).
+constexpr int64_t kSigmoidMultiple = 64;
 
 // The sigmoids of source[at[i]], at least, as torch would round them in tensors that end at `ends`; at and ends rise.
 template <class T, class S>
@@ -41,7 +35,7 @@ Tensor sigmoids(const Tensor& like, const S* source, const std::vector<int64_t>&
   Tensor values = empty({(n + kSigmoidMultiple - 1) / kSigmoidMultiple * kSigmoidMultiple}, type, like);
   T* value = static_cast<T*>(values.mutable_data_ptr());
   for (int64_t i = 0; i < values.size(0); ++i) value[i] = i < n ? static_cast<T>(source[at[i]]) : T(0);
-  in_parts("aten::sigmoid_", values, kSigmoidPart);
+  sigmoid_in_parts(values);
   int64_t begin = 0;
   for (const int64_t end : ends) {
     const int64_t rest = end - (end - begin) % kSigmoidMultiple;

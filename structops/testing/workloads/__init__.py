@@ -15,6 +15,10 @@ from typing import Any
 
 import torch
 
+#: dtypes and memory formats in names of workloads
+SHORT = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+LAYOUTS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -75,6 +79,22 @@ class Workload:
 def generator(name: str) -> torch.Generator:
     """Random numbers that depend on a workload's name alone: the same input in every run and on every device."""
     return torch.Generator().manual_seed(zlib.crc32(name.encode()))
+
+
+def check_close(other: str, got: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
+    """Raises ``AssertionError`` where ``got`` is off by more than ``tolerance`` times the largest of the other's result."""
+    error = (got.double() - wanted.double()).abs().max().item()
+    allowed = tolerance * wanted.abs().max().item()
+    assert error <= allowed, f"the result differs from {other} by {error:.2e}, allowed {allowed:.2e}"
+
+
+def check_transpose(
+    x: torch.Tensor, grad_x: torch.Tensor, y: torch.Tensor, grad_y: torch.Tensor, tolerance: float
+) -> None:
+    """A linear op's backward is its forward's transpose: <dX, x> = <dY, Y>, summed in float64."""
+    left, right = (torch.dot(a.flatten().double(), b.flatten().double()).item() for a, b in ((grad_x, x), (grad_y, y)))
+    allowed = tolerance * (grad_y.double().norm() * y.double().norm()).item()
+    assert abs(left - right) <= allowed, f"the backward is not the forward's transpose: {left} and {right}"
 
 
 def torchvision_ops():

@@ -11,9 +11,8 @@ import torch
 from structops import ops
 from structops.reference import conv_transpose2d as definition
 from structops.testing.cases.conv_transpose2d import torch_composed
-from structops.testing.workloads import Cost, Trial, Workload, generator
+from structops.testing.workloads import SHORT, Cost, Trial, Workload, check_close, generator
 
-SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 # Of the largest result: sums of thousands of products, in float32, in another order.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-7}
 # torch rounds after every operation, and may add up halves in another order and type.
@@ -133,28 +132,23 @@ def make(
     def check(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
         part = {name: t[CHECKED_IMAGES] if t.dim() == 4 else t for name, t in fused.items()}
         wanted = _defined(s, x[CHECKED_IMAGES], weight, part)
-        _close("the output and the definition", result[CHECKED_IMAGES], wanted, TOLERANCE[dtype])
+        check_close("the definition", result[CHECKED_IMAGES], wanted, TOLERANCE[dtype])
         if peer_result is not None:
-            _close("the output and torch's", result, peer_result, PEER_TOLERANCE[dtype])
+            check_close("torch", result, peer_result, PEER_TOLERANCE[dtype])
 
     def check_backward(result: tuple, peer_result: tuple | None) -> None:
         everything = slice(None)
         wanted, _ = _defined_gradients(s, x, weight, vectors, incoming, CHECKED_IMAGES, everything)
-        _close("the input's gradient and the definition", result[0][CHECKED_IMAGES], wanted, TOLERANCE[dtype])
+        check_close("the definition's gradient of the input", result[0][CHECKED_IMAGES], wanted, TOLERANCE[dtype])
         _, wanted = _defined_gradients(s, x, weight, vectors, incoming, everything, CHECKED_CHANNELS)
-        _close("the weight's gradient and the definition", result[1][:, CHECKED_CHANNELS], wanted, TOLERANCE[dtype])
+        check_close("the definition's gradient of the weight", result[1][:, CHECKED_CHANNELS], wanted, TOLERANCE[dtype])
         for name, found, theirs_ in zip(("input", "weight"), result, peer_result or (), strict=peer_result is not None):
-            _close(f"the {name}'s gradient and torch's", found, theirs_, PEER_TOLERANCE[dtype])
+            check_close(f"torch's gradient of the {name}", found, theirs_, PEER_TOLERANCE[dtype])
 
     peer_name = ("torch.compile" if compiled else "torch") + (", dense" if s.groups > 1 else "")
     costs = cost(s, dtype.itemsize, kind)
     checks = check_backward if kind == "backward" else check
     return Trial(functools.partial(once, ours), peer, peer_name, checks, lambda _: costs)
-
-
-def _close(what: str, a: torch.Tensor, b: torch.Tensor, tolerance: float) -> None:
-    error, largest = (a.double() - b.double()).abs().max().item(), b.abs().max().item()
-    assert error <= tolerance * largest, f"conv_transpose2d: {what} differ by {error:.2e}, of {largest:.2e} at most"
 
 
 def _defined(s: Shape, x, weight, fused) -> torch.Tensor:

@@ -9,9 +9,8 @@ import torch
 from structops import ops
 from structops.reference import mask_head_predict as definition
 from structops.testing.cases.mask_head_predict import torch_composed
-from structops.testing.workloads import Cost, Trial, Workload, generator
+from structops.testing.workloads import SHORT, Cost, Trial, Workload, generator
 
-SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 # Of a probability: logits of the definition, in float32 and in another order; one rounding of a half.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-8}
 CHANNELS, CLASSES, SIZE = 256, 91, 14

@@ -82,7 +82,7 @@ def generator(name: str) -> torch.Generator:
 
 
 def check_close(other: str, got: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
-    """Raises ``AssertionError`` where ``got`` is off by more than ``tolerance`` times the largest of the other's result."""
+    """Raises ``AssertionError`` where ``got`` is off by more than ``tolerance`` times the largest of ``wanted``."""
     error = (got.double() - wanted.double()).abs().max().item()
     allowed = tolerance * wanted.abs().max().item()
     assert error <= allowed, f"the result differs from {other} by {error:.2e}, allowed {allowed:.2e}"

@@ -6,6 +6,7 @@ can need, so that a measured time can be set against what the machine allows.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
 import zlib
@@ -95,6 +96,11 @@ def check_transpose(
     left, right = (torch.dot(a.flatten().double(), b.flatten().double()).item() for a, b in ((grad_x, x), (grad_y, y)))
     allowed = tolerance * (grad_y.double().norm() * y.double().norm()).item()
     assert abs(left - right) <= allowed, f"the backward is not the forward's transpose: {left} and {right}"
+
+
+def full_float32() -> contextlib.AbstractContextManager:
+    """For a peer's convolutions in float32: left to itself, cuDNN rounds the factors to the 11 bits of TF32."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def torchvision_ops():

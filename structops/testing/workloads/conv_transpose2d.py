@@ -11,7 +11,7 @@ import torch
 from structops import ops
 from structops.reference import conv_transpose2d as definition
 from structops.testing.cases.conv_transpose2d import torch_composed
-from structops.testing.workloads import SHORT, Cost, Trial, Workload, check_close, generator
+from structops.testing.workloads import SHORT, Cost, Trial, Workload, check_close, full_float32, generator
 
 # Of the largest result: sums of thousands of products, in float32, in another order.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-7}
@@ -125,8 +125,7 @@ def make(
     once = step if kind == "backward" else forward_only
 
     def peer() -> Any:
-        # float32 against float32: left to itself, cuDNN rounds the factors to TF32's 11 bits.
-        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        with full_float32():
             return once(theirs)
 
     def check(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:

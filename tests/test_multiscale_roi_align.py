@@ -7,14 +7,12 @@ import torch
 from conftest import places
 from hypothesis import given
 from hypothesis import strategies as st
-from test_properties import box, run
+from test_properties import box, check_pooling, run
 
-import structops
 from structops import nn, ops
 from structops.nn.multiscale_roi_align import _scale
 from structops.reference.multiscale_roi_align import NO_LEVEL, assign_levels
 from structops.testing.recording import Recorder
-from structops.testing.tolerances import distance, scale_of
 
 torchvision = pytest.importorskip("torchvision")
 
@@ -249,18 +247,6 @@ def test_property(device, backend):
         maps = [torch.randn(s, generator=g, dtype=torch.float64).to(dtype) for s in shapes]
         rois = torch.tensor([[index, *coordinates] for index, coordinates in rows], dtype=dtype)
         options = (pooled, scales, sampling_ratio, aligned, *canonical)
-
-        def forward_backward(maps, rois):
-            maps = [m.requires_grad_() for m in maps]
-            out = ops.multiscale_roi_align(maps, rois, *options)
-            return out, torch.autograd.grad(out, maps, torch.ones_like(out))
-
-        with structops.backend("reference"):
-            expected, expected_grads = forward_backward([m.double() for m in maps], rois.double())
-        with structops.backend(backend):
-            out, grads = forward_backward([m.to(device) for m in maps], rois.to(device))
-        assert distance(out, expected, scale_of(*maps), dtype)[1] is None
-        for grad, wanted in zip(grads, expected_grads, strict=True):
-            assert distance(grad, wanted, max(1.0, scale_of(wanted)), dtype)[1] is None
+        check_pooling(lambda *given: ops.multiscale_roi_align(*given, *options), maps, rois, device, backend)
 
     run(property_, device, backend)

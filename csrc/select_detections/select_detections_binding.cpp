@@ -33,7 +33,7 @@ Tensor sigmoids(const Tensor& like, const S* source, const std::vector<int64_t>&
                 ScalarType type) {
   const int64_t n = at.size();
   Tensor values = empty({(n + kSigmoidMultiple - 1) / kSigmoidMultiple * kSigmoidMultiple}, type, like);
-  T* value = static_cast<T*>(values.mutable_data_ptr());
+  T* value = mutable_data<T>(values);
   for (int64_t i = 0; i < values.size(0); ++i) value[i] = i < n ? static_cast<T>(source[at[i]]) : T(0);
   sigmoid_in_parts(values);
   int64_t begin = 0;
@@ -43,7 +43,7 @@ Tensor sigmoids(const Tensor& like, const S* source, const std::vector<int64_t>&
     int64_t i = std::lower_bound(at.begin(), at.end(), rest) - at.begin();
     if (i == n || at[i] >= end) continue;
     Tensor last = empty({end - rest}, type, like);
-    T* element = static_cast<T*>(last.mutable_data_ptr());
+    T* element = mutable_data<T>(last);
     for (int64_t j = rest; j < end; ++j) element[j - rest] = static_cast<T>(source[j]);
     call_aten("aten::sigmoid_", "", last);
     for (; i < n && at[i] < end; ++i) value[i] = element[at[i] - rest];
@@ -85,7 +85,7 @@ auto by_sigmoid(const DetectionArguments& a, const DetectionParams& p, const std
   if (a.centerness) {
     const Tensor centerness = dense(*a.centerness, type);
     const Tensor factors = sigmoids<T>(logits, data<T>(centerness), row, row_ends, type);
-    T* score = static_cast<T*>(scores.mutable_data_ptr());
+    T* score = mutable_data<T>(scores);
     const T* factor = data<T>(factors);
     for (int64_t i = 0; i < found.size(); ++i) score[i] *= factor[i];
     scores = call_aten("aten::sqrt", "", scores);  // torch's own: it is not always the nearest number
@@ -133,8 +133,8 @@ Detections run(const DetectionArguments& a, const Tensor& logits) {
                                          data<T>(sizes),
                                          mutable_data<T>(boxes),
                                          mutable_data<T>(scores),
-                                         static_cast<int64_t*>(labels.mutable_data_ptr()),
-                                         static_cast<int64_t*>(kept.mutable_data_ptr())};
+                                         mutable_data<int64_t>(labels),
+                                         mutable_data<int64_t>(kept)};
   // One of the two is 0.
   const cpu::DetectionLimits limits{a.topk_candidates + a.per_class_topk, a.per_class_topk > 0, levels};
   cpu::select_detections<T>(p, limits, found, tensors, exponentials<T>, parallel_for);

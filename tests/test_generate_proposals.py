@@ -7,11 +7,11 @@ import functools
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import structops
 from structops import ops
 from structops.testing.cases.generate_proposals import head, materialised
+from structops.testing.recording import WAITS, Recorder, captured
 from structops.testing.workloads.generate_proposals import distinct, same_but_for_ties
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -147,30 +147,17 @@ def test_halves_give_float32(place, g):
     assert all(map(torch.equal, found, ops.generate_proposals(**{**arguments, **wide, **anchors})))
 
 
-class _Calls(TorchDispatchMode):
-    """Names of the operators called in here."""
-
-    def __init__(self):
-        super().__init__()
-        self.names: list[str] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(func._schema.name.split("::")[1])
-        return func(*args, **(kwargs or {}))
-
-
-WAITS = {"_local_scalar_dense", "item", "nonzero", "masked_select", "index", "_unique2", "unique_consecutive"}
 #: of memory and of views: nothing that a GPU would run
 FREE = {"empty", "new_empty", "empty_like", "select", "slice", "view", "reshape", "as_strided", "narrow", "detach"}
 
 
 def test_few_calls_of_torch_and_no_wait(monkeypatch):
     network, arguments, maps, _, _ = torchvision_rpn(4)
-    with _Calls() as calls:
+    with Recorder() as recorder:
         fused(network, arguments, maps)
-    assert calls.names.count("generate_proposals") == 1
-    assert not WAITS & set(calls.names)
-    assert len(calls.names) <= 12
+    assert recorder.names.count("generate_proposals") == 1
+    assert not recorder.waits
+    assert len(recorder.names) <= 12
 
     # Below that, where the kernels ask torch for a sigmoid and an exponential.
     sizes = torch.tensor(arguments[0].image_sizes)
@@ -189,12 +176,12 @@ def test_few_calls_of_torch_and_no_wait(monkeypatch):
     for module in ("generate_proposals", "_top_k", "nms", "nms_padded"):
         monkeypatch.setattr(f"structops.triton_kernels.{module}.run", lambda *_: None)
     meta = [[t.to("meta") for t in maps] for maps in (*maps, cells)]
-    with _Calls() as calls:
+    with Recorder() as recorder:
         structops._backend.OPS["generate_proposals"].implementation("triton")(
             meta[0], meta[1], sizes.to("meta"), meta[2], *given[4:]
         )
-    assert not WAITS & set(calls.names)
-    assert len([name for name in calls.names if name not in FREE]) <= 12, calls.names
+    assert not recorder.waits
+    assert len([name for name in recorder.names if name not in FREE]) <= 12, recorder.names
 
 
 def test_exported_with_dynamic_images_and_sizes(g):
@@ -260,15 +247,8 @@ def test_captured_in_a_cuda_graph(top_n, g):
     moved = {name: [m.float().cuda() for m in made[name]] for name in ("objectness", "deltas", "anchors")}
     made = {**made, **moved, "image_sizes": made["image_sizes"].cuda()}
     run = lambda: ops.generate_proposals(**made)  # noqa: E731
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        run()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = run()
+    graph, found = captured(run)
     for map_ in made["objectness"]:
         map_.copy_(map_.flip(2))
     graph.replay()
-    assert all(map(torch.equal, captured, run()))
+    assert all(map(torch.equal, found, run()))

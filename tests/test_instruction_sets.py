@@ -11,7 +11,7 @@ import torch
 
 import structops
 from structops import testing
-from structops.testing.checks import _forward_backward
+from structops.testing.checks import forward_backward
 from structops.testing.run import arguments_for, tensors_of
 from structops.testing.tolerances import distance, scale_of
 
@@ -34,7 +34,7 @@ def jobs() -> list[testing.Job]:
 @functools.cache
 def results() -> list[list[torch.Tensor]]:
     """Output and gradients of each job."""
-    return [_forward_backward(job.spec, job.case, job.target) for job in jobs()]
+    return [forward_backward(job.spec, job.case, job.target) for job in jobs()]
 
 
 def child(level: str, *arguments: str) -> subprocess.CompletedProcess:

@@ -22,12 +22,6 @@ def truths(n, g, width=1344, height=800):
     return torch.cat([corner, corner + size], 1)
 
 
-def check_against_torchvision(gt, anchors, rule):
-    wanted = torchvision_matcher(gt, anchors, *rule)
-    for name, a, b in zip(("matches", "ious"), ops.match_boxes(gt, anchors, *rule), wanted, strict=True):
-        assert torch.equal(a, b), f"{name} differ under {rule}"
-
-
 @pytest.fixture
 def one_thread():
     """Of thousands of tiny operations; on a busy machine threads spend minutes waiting for one another."""

@@ -7,14 +7,12 @@ import torch
 from conftest import places
 from hypothesis import given
 from hypothesis import strategies as st
-from test_properties import box, run
-from torch.utils._python_dispatch import TorchDispatchMode
+from test_properties import box, check_pooling, run
 
-import structops
 from structops import nn, ops
 from structops.nn.multiscale_roi_align import _scale
 from structops.reference.multiscale_roi_align import NO_LEVEL, assign_levels
-from structops.testing.tolerances import distance, scale_of
+from structops.testing.recording import Recorder
 
 torchvision = pytest.importorskip("torchvision")
 
@@ -30,16 +28,6 @@ def boxes(g, n, largest=700.0):
     size = torch.empty(n, 2).uniform_(math.log(2), math.log(largest), generator=g).exp()
     corner = torch.rand(n, 2, generator=g) * 40
     return torch.cat([corner, corner + size], 1)
-
-
-class Count(TorchDispatchMode):
-    def __init__(self):
-        super().__init__()
-        self.calls = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.calls.append(str(func))
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("canonical", [(224, 4), (100, 3), (32, 2)])
@@ -131,12 +119,12 @@ def test_a_map_of_size_zero_gives_zeros(place, g):
 def test_few_calls(g):
     maps = pyramid(g)
     rois = torch.cat([torch.zeros(12, 1), boxes(g, 12)], 1)
-    with Count() as count:
+    with Recorder() as recorder:
         ops.multiscale_roi_align(maps, rois, 7, SCALES)
-    assert len(count.calls) <= 10, count.calls
-    with Count() as count:
+    assert len(recorder.names) <= 10, recorder.names
+    with Recorder() as recorder:
         ops.multiscale_roi_align(maps, rois[:, 1:].view(1, 12, 4), 7, SCALES, valid=torch.tensor([7]))
-    assert len(count.calls) <= 10, count.calls
+    assert len(recorder.names) <= 10, recorder.names
 
 
 def test_max_is_roi_pool_level_by_level(g):
@@ -259,18 +247,6 @@ def test_property(device, backend):
         maps = [torch.randn(s, generator=g, dtype=torch.float64).to(dtype) for s in shapes]
         rois = torch.tensor([[index, *coordinates] for index, coordinates in rows], dtype=dtype)
         options = (pooled, scales, sampling_ratio, aligned, *canonical)
-
-        def forward_backward(maps, rois):
-            maps = [m.requires_grad_() for m in maps]
-            out = ops.multiscale_roi_align(maps, rois, *options)
-            return out, torch.autograd.grad(out, maps, torch.ones_like(out))
-
-        with structops.backend("reference"):
-            expected, expected_grads = forward_backward([m.double() for m in maps], rois.double())
-        with structops.backend(backend):
-            out, grads = forward_backward([m.to(device) for m in maps], rois.to(device))
-        assert distance(out, expected, scale_of(*maps), dtype)[1] is None
-        for grad, wanted in zip(grads, expected_grads, strict=True):
-            assert distance(grad, wanted, max(1.0, scale_of(wanted)), dtype)[1] is None
+        check_pooling(lambda *given: ops.multiscale_roi_align(*given, *options), maps, rois, device, backend)
 
     run(property_, device, backend)

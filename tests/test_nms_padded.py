@@ -3,10 +3,10 @@
 import pytest
 import torch
 from conftest import places
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import structops
 from structops import ops, testing
+from structops.testing.recording import Recorder, captured
 from structops.testing.workloads.nms import clustered_boxes, spread_boxes
 
 
@@ -44,48 +44,28 @@ def test_boxes_that_take_no_part_change_nothing(place, g):
         assert torch.equal(got, want)
 
 
-class WaitsForTheDevice(TorchDispatchMode):
-    """Names the operators called in here whose result's shape or value the host has to know."""
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if (func.tags and torch.Tag.data_dependent_output in func.tags) or torch.Tag.dynamic_output_shape in func.tags:
-            self.found.append(str(func))
-        return func(*args, **(kwargs or {}))
-
-
 @pytest.mark.parametrize("backend", ["native", "triton"])
 def test_nothing_depends_on_data_but_the_values(backend, g):
     # On a GPU such an operator is a wait for it; here the same Python runs on the CPU.
     if reason := structops._backend.unusable(backend, "cpu"):
         pytest.skip(reason)
     boxes, scores, idxs = drawn(2, 20, g)
-    with structops.backend(backend), WaitsForTheDevice() as waits:
+    with structops.backend(backend), Recorder() as recorder:
         ops.nms_padded(boxes, scores, 0.5, 8, idxs=idxs, valid=torch.tensor([20, 3]), score_threshold=0.1)
         ops.nms_padded(boxes, scores, 0.5, 8, valid=scores > 0.2)
-        assert waits.found == []
+        assert recorder.waits == []
         boxes.nonzero()
-    assert waits.found == ["aten.nonzero.default"]
+    assert recorder.waits == ["nonzero"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 def test_captured_in_a_cuda_graph(g):
     boxes, scores, idxs = (t.cuda() for t in drawn(4, 3000, g))
     run = lambda: ops.nms_padded(boxes, scores, 0.5, 300, idxs=idxs, score_threshold=0.1)  # noqa: E731
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        run()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = run()
+    graph, found = captured(run)
     scores.copy_(scores.flip(1))
     graph.replay()
-    assert all(map(torch.equal, captured, run()))
+    assert all(map(torch.equal, found, run()))
 
 
 @pytest.mark.skipif(len(places()) < 4, reason="needs a GPU: between CPU backends the cases say the same")

@@ -39,6 +39,24 @@ def run(property_, device: str, backend: str) -> None:
     options(property_)()
 
 
+def check_pooling(function, maps: list[torch.Tensor], rois: torch.Tensor, device: str, backend: str) -> None:
+    """The output and the maps' gradients of ``function(maps, rois)`` are those of the definition in float64."""
+    dtype = maps[0].dtype
+
+    def forward_backward(maps, rois):
+        maps = [m.requires_grad_() for m in maps]
+        out = function(maps, rois)
+        return out, torch.autograd.grad(out, maps, torch.ones_like(out))
+
+    with structops.backend("reference"):
+        expected, expected_grads = forward_backward([m.double() for m in maps], rois.double())
+    with structops.backend(backend):
+        out, grads = forward_backward([m.to(device) for m in maps], rois.to(device))
+    assert distance(out, expected, scale_of(*maps), dtype)[1] is None
+    for grad, wanted in zip(grads, expected_grads, strict=True):
+        assert distance(grad, wanted, max(1.0, scale_of(wanted)), dtype)[1] is None
+
+
 @device_and_backend
 def test_roi_align(device, backend):
     @given(
@@ -56,18 +74,7 @@ def test_roi_align(device, backend):
         x = torch.randn(2, 3, height, width, generator=g, dtype=torch.float64).to(dtype)
         rois = torch.tensor([[index, *coordinates] for index, coordinates in rows], dtype=dtype)
         options = (pooled, scale, sampling_ratio, aligned)
-
-        def forward_backward(x, rois):
-            x = x.requires_grad_()
-            out = ops.roi_align(x, rois, *options)
-            return out, torch.autograd.grad(out, x, torch.ones_like(out))[0]
-
-        with structops.backend("reference"):
-            expected, expected_grad = forward_backward(x.double(), rois.double())
-        with structops.backend(backend):
-            out, grad = forward_backward(x.to(device), rois.to(device))
-        assert distance(out, expected, scale_of(x), dtype)[1] is None
-        assert distance(grad, expected_grad, max(1.0, scale_of(expected_grad)), dtype)[1] is None
+        check_pooling(lambda maps, rois: ops.roi_align(*maps, rois, *options), [x], rois, device, backend)
 
     run(property_, device, backend)
 

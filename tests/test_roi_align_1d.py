@@ -5,6 +5,7 @@ import torch
 
 from structops import ops, testing
 from structops.reference.roi_align_1d import roi_align_1d as definition
+from structops.testing.recording import Recorder
 from structops.testing.run import incoming_gradient
 from structops.testing.tolerances import distance, scale_of
 
@@ -65,18 +66,11 @@ def test_sequences_with_channels_fastest(place, dtype, g):
 
 def test_dense_sequences_are_not_copied(g):
     """The dispatcher op gets the caller's memory, in both layouts."""
-    seen = []
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            if func.namespace == "structops":
-                seen.append(args[0].data_ptr())
-            return func(*args, **(kwargs or {}))
-
     for x in (torch.randn(2, 8, 9, generator=g), torch.randn(2, 9, 8, generator=g).transpose(1, 2)):
-        with Watch():
+        with Recorder() as recorder:
             ops.roi_align_1d(x, torch.tensor([[0, 1.5, 6]]), 4)
-        assert seen.pop() == x.data_ptr()
+        ((_, arguments, _),) = recorder.own
+        assert arguments[0].data_ptr() == x.data_ptr()
 
 
 def test_list_of_segments_is_segments_with_an_index(place, g):

@@ -5,13 +5,12 @@ import math
 import pytest
 import torch
 from conftest import places
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from test_properties import check_pooling, run
 
-import structops
-from structops import nn, ops, testing
+from structops import nn, ops
 from structops.reference.roi_align_rotated import rotation
-from structops.testing.tolerances import distance, scale_of
 
 NAN, INF = math.nan, math.inf
 # Corners and sides in halves and quarters: exact in every type and computation.
@@ -184,18 +183,6 @@ def test_whatever_the_numbers(device, backend):
         x = torch.randn(2, 3, height, width, generator=g, dtype=torch.float64).to(dtype)
         boxes = torch.tensor(rows, dtype=dtype)
         options = (pooled, scale, sampling_ratio, aligned, clockwise)
+        check_pooling(lambda maps, boxes: ops.roi_align_rotated(*maps, boxes, *options), [x], boxes, device, backend)
 
-        def forward_backward(x, boxes):
-            x = x.requires_grad_()
-            out = ops.roi_align_rotated(x, boxes, *options)
-            return out, torch.autograd.grad(out, x, torch.ones_like(out))[0]
-
-        with structops.backend("reference"):
-            expected, expected_grad = forward_backward(x.double(), boxes.double())
-        with structops.backend(backend):
-            out, grad = forward_backward(x.to(device), boxes.to(device))
-        assert distance(out, expected, scale_of(x), dtype)[1] is None
-        assert distance(grad, expected_grad, max(1.0, scale_of(expected_grad)), dtype)[1] is None
-
-    count = 6 if testing.interpreted(backend, device) else 200
-    settings(deadline=None, derandomize=True, database=None, max_examples=count)(property_)()
+    run(property_, device, backend)

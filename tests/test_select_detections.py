@@ -8,16 +8,15 @@ from typing import Any
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import structops
 from structops import ops, testing
 from structops._backend import OPS
+from structops.testing.recording import WAITS, Recorder, captured
 from structops.testing.workloads.select_detections import Head, torchvision_detections
 
 SPEC = testing.specs()["select_detections"]
 # What reads a tensor's values on the host, or makes a tensor whose size depends on them.
-WAITS = {"_local_scalar_dense", "nonzero", "masked_select", "unique", "_unique2", "item", "is_nonzero", "equal"}
 ALLOCATIONS = {"empty", "empty_strided"}
 
 
@@ -138,16 +137,6 @@ def test_bit_for_bit_with_torchvision_on_photographs(four_heads, images, monkeyp
         assert (labels[image, n:] == -1).all()
 
 
-class _Counter(TorchDispatchMode):
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.calls[func._schema.name.split("::")[1]] += 1
-        return func(*args, **(kwargs or {}))
-
-
 def _dispatched(case: str) -> tuple:
     """What the op itself gets from the public function."""
     from structops.testing.graph_checks import dispatcher_calls
@@ -170,11 +159,11 @@ def test_few_calls_of_torch_and_no_wait(case, monkeypatch):
     for module in ("select_detections", "_top_k"):
         monkeypatch.setattr(f"structops.triton_kernels.{module}.run", lambda *_: None)
     meta = [a.to("meta") if torch.is_tensor(a) else a for a in arguments]
-    with _Counter() as counter:
+    with Recorder() as recorder:
         OPS["select_detections"].implementation("triton")(*meta)
-    computing = {name: n for name, n in counter.calls.items() if name not in ALLOCATIONS}
-    assert not WAITS & computing.keys()
-    assert sum(computing.values()) <= 12, computing
+    assert not recorder.waits
+    computing = [name for name in recorder.names if name not in ALLOCATIONS]
+    assert len(computing) <= 12, computing
 
 
 def test_a_list_is_the_same_as_padding(place, g):
@@ -253,9 +242,6 @@ def test_export_with_dynamic_sizes():
 def test_captured_in_a_cuda_graph(case):
     arguments = {k: v.cuda() if torch.is_tensor(v) else v for k, v in SPEC.case(case).draw().items()}
     wanted = ops.select_detections(**arguments)
-    graph = torch.cuda.CUDAGraph()
-    torch.cuda.synchronize()
-    with torch.cuda.graph(graph):
-        found = ops.select_detections(**arguments)
+    graph, found = captured(lambda: ops.select_detections(**arguments))
     graph.replay()
     assert all(map(torch.equal, found, wanted))

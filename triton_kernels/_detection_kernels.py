@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+from structops.triton_kernels._nms_kernels import _overlap, _threshold
 from structops.triton_kernels._top_k import _falling_key
-from structops.triton_kernels.nms import _overlap, _threshold
 
 _EMPTY = tl.constexpr(0x7FFFFFFF)  # keys of empty slots: after NaN's
 _EMPTY_DOUBLE = tl.constexpr(0x7FFFFFFFFFFFFFFF)

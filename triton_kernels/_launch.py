@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -50,3 +51,16 @@ def multiprocessors(device: torch.device) -> int:
 def double_bits(value: float) -> int:
     """A double as an int64: Triton passes Python floats to kernels in single precision."""
     return struct.unpack("<q", struct.pack("<d", value))[0]
+
+
+def round_down(threshold: float, dtype: torch.dtype) -> float:
+    """The largest number of a dtype that is not above: a float32 IoU exceeds the one when it exceeds the other."""
+    if dtype == torch.float64:
+        return threshold
+    # Without torch, where a number that is read counts as a wait for a device.
+    rounded = ctypes.c_float(threshold).value
+    if rounded > threshold:
+        (bits,) = struct.unpack("<i", struct.pack("<f", rounded))
+        lower = bits - 1 if rounded > 0 else bits + 1 if rounded < 0 else -0x7FFFFFFF  # the one below 0: -2 ** -149
+        (rounded,) = struct.unpack("<f", struct.pack("<i", lower))
+    return rounded

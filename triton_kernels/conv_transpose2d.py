@@ -15,6 +15,7 @@ from structops.triton_kernels._conv_transpose_kernels import (
 from structops.triton_kernels._launch import Launch, double_bits, run
 
 from structops._layout import memory_format
+from structops.reference.conv_transpose2d import output_size
 
 SHARE = (
     4096  # pixels that one program adds up for the gradient of a weight: fixed, so that sums do not depend on the GPU
@@ -145,8 +146,7 @@ def _forward(
     negative_slope,
     residual_after_activation,
 ):
-    axes = zip(input.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation, strict=True)
-    size = [(n - 1) * s - 2 * p + d * (k - 1) + extra + 1 for n, k, s, p, extra, d in axes]
+    size = output_size(input, weight, stride, padding, output_padding, dilation)
     epilogue = {"bias": bias, "scale": scale, "shift": shift, "residual": residual}
     epilogue |= {"activation": activation, "slope": negative_slope, "last": residual_after_activation}
     shape = (input.shape[0], weight.shape[1] * groups, *size)

@@ -8,7 +8,8 @@ import torch
 import triton
 import triton.language as tl
 from structops.triton_kernels._launch import Launch, run
-from structops.triton_kernels.nms import compute_dtype, keys_launch, suppress, suppress_launches
+from structops.triton_kernels._score_order import keys_launch
+from structops.triton_kernels.nms import compute_dtype, suppress, suppress_launches
 
 
 @triton.jit(do_not_specialize=["n", "max_output"])

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 import torch
 import triton
 import triton.language as tl
-from structops.triton_kernels._launch import Launch, double_bits, run
+from structops.triton_kernels._launch import Launch, double_bits, round_down, run
+from structops.triton_kernels._nms_kernels import nms_scan_kernel
 from structops.triton_kernels._rotated_iou import EXACT, _iou_tile, _meet, rotated_boxes
-from structops.triton_kernels.nms import keys_launch, nms_scan_kernel, round_down
+from structops.triton_kernels._score_order import keys_launch
 
 _CHUNK = 2048
 _ROWS = 8  # of a tile, against the 64 boxes of a word

@@ -27,9 +27,8 @@ from structops.triton_kernels._detection_kernels import (
     detection_nms_kernel,
     detection_sizes_kernel,
 )
-from structops.triton_kernels._launch import Launch, double_bits, run
+from structops.triton_kernels._launch import Launch, double_bits, round_down, run
 from structops.triton_kernels._top_k import ScoreMap, top_k
-from structops.triton_kernels.nms import round_down
 
 from structops.reference.select_detections import scores_of
 

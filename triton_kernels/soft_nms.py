@@ -12,8 +12,9 @@ import torch
 import triton
 import triton.language as tl
 from structops.triton_kernels._exp import _exp_of_negative
-from structops.triton_kernels._launch import Launch, double_bits, run
-from structops.triton_kernels.nms import compute_dtype, keys_launch, round_down
+from structops.triton_kernels._launch import Launch, double_bits, round_down, run
+from structops.triton_kernels._score_order import keys_launch
+from structops.triton_kernels.nms import compute_dtype
 
 _BLOCK = 1024
 

@@ -28,7 +28,7 @@ Tensor generate_anchors(const std::vector<Tensor>& cell_anchors, const std::vect
   const Grids grids(cell_anchors, first.scalar_type(), grid_sizes, strides);
   Tensor out = rows_on_cpu(grids.rows(), 4, first.scalar_type(), first);
   STRUCTOPS_DISPATCH_FLOATING(first.scalar_type(), op, [&] {
-    cpu::generate_anchors(levels_of(grids), static_cast<scalar_t*>(out.mutable_data_ptr()), parallel_for);
+    cpu::generate_anchors(levels_of(grids), mutable_data<scalar_t>(out), parallel_for);
   });
   return out;
 }
@@ -56,7 +56,7 @@ Tensor yolo_grid(const Tensor& like, const std::vector<int64_t>& grid_sizes, con
   const Grids grids({}, like.scalar_type(), grid_sizes, strides);
   Tensor out = rows_on_cpu(grids.rows(), with_stride ? 4 : 2, like.scalar_type(), like);
   STRUCTOPS_DISPATCH_FLOATING(like.scalar_type(), op, [&] {
-    cpu::yolo_grid(levels_of(grids), offset, with_stride, static_cast<scalar_t*>(out.mutable_data_ptr()), parallel_for);
+    cpu::yolo_grid(levels_of(grids), offset, with_stride, mutable_data<scalar_t>(out), parallel_for);
   });
   return out;
 }

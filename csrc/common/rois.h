@@ -56,7 +56,7 @@ inline Tensor rois_as_double(const Tensor& rois) { return dense(rois, ScalarType
 
 // CPU: rois [K, columns] of doubles, as above, have an image index in [0, batch) first.
 inline void check_batch_indices(const char* op, const Tensor& rois, int64_t batch) {
-  const auto* row = static_cast<const double*>(rois.const_data_ptr());
+  const auto* row = data<double>(rois);
   const int64_t columns = rois.size(1);
   for (int64_t k = 0; k < rois.size(0); ++k)
     STRUCTOPS_CHECK(row[k * columns] >= 0 && row[k * columns] < static_cast<double>(batch), op, ": boxes[", k,

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "common/integers.h"
 #include "conv_transpose2d/conv_transpose2d.h"
 
 namespace structops {
@@ -31,8 +32,6 @@ inline Axis vertical(const ConvTransposeParams& p) {
 inline Axis horizontal(const ConvTransposeParams& p) {
   return {p.width, p.out_width, p.kernel_width, p.stride_width, p.padding_width, p.dilation_width};
 }
-
-inline int64_t floor_divide(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
 inline std::vector<PhaseGroup> phase_groups(const Axis& axis, bool exact) {
   std::vector<PhaseGroup> groups;

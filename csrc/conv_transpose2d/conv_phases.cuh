@@ -8,6 +8,7 @@
 // have none.
 #pragma once
 #include "common/cuda/device.cuh"
+#include "common/integers.h"
 #include "conv_transpose2d/conv_transpose2d_cuda.h"
 
 namespace structops::cuda {
@@ -20,10 +21,6 @@ struct ConvRun {
   int64_t tap, tap_step, taps;         // kernel indices for the first phase; the next phase's are one further
   int64_t scale, offset, offset_step;  // tap j reads pixel q * scale + offset + j * offset_step
 };
-
-__host__ __device__ __forceinline__ int64_t floor_divide(int64_t a, int64_t b) {
-  return a >= 0 ? a / b : -((b - 1 - a) / b);
-}
 
 // How many runs an axis has. Phases by themselves: one for each of the first outputs.
 __host__ __device__ __forceinline__ int64_t conv_runs(const ConvSteps& s, int64_t outputs, bool forward, bool joined) {

@@ -16,7 +16,7 @@ std::tuple<Tensor, Tensor> encode_masks(const Tensor& masks, std::optional<int64
   Tensor offsets = empty({p.count + 1}, ScalarType::Long, masks);
   const Tensor m = dense(masks, masks.scalar_type());
   std::vector<std::string> strings(static_cast<size_t>(p.count));
-  cpu::encode_masks(p, static_cast<const uint8_t*>(m.const_data_ptr()), strings, parallel_for);
+  cpu::encode_masks(p, data<uint8_t>(m), strings, parallel_for);
   int64_t* offset = mutable_data<int64_t>(offsets);
   *offset = 0;
   for (const std::string& s : strings) offset[1] = offset[0] + static_cast<int64_t>(s.size()), ++offset;

@@ -29,7 +29,7 @@ std::tuple<Tensor, Tensor> encode_masks(const Tensor& masks, std::optional<int64
   if (p.count == 0) return {empty({0}, ScalarType::Byte, masks), torch::stable::zero_(offsets)};
   const cudaStream_t stream = cuda::current_stream(masks);
   const Tensor m = dense(masks, masks.scalar_type());
-  const auto* bytes = static_cast<const uint8_t*>(m.const_data_ptr());
+  const auto* bytes = data<uint8_t>(m);
   Tensor changes = empty({p.count * cuda::encoded_columns(p)}, ScalarType::Int, masks);
   STD_CUDA_CHECK(cuda::count_changes(p, bytes, mutable_data<int32_t>(changes), stream));
   const auto [until, total] = added_up(changes);

@@ -14,17 +14,6 @@ namespace {
 
 using Proposals = std::tuple<Tensor, Tensor, Tensor>;
 
-// torch's sigmoid rounds the last few elements of a tensor, or of a thread's share, otherwise than those before, which
-// its vectors take. Scores lie as torchvision has them, so the last few are the same. In parts below the 32768 elements
-// that torch divides among threads, whole vectors each, nothing depends on the number of threads.
-void sigmoid(Tensor& scores) {
-  constexpr int64_t kPart = 16384;
-  const int64_t count = scores.numel();
-  Tensor flat = torch::stable::reshape(scores, {count});
-  for (int64_t first = 0; first < count; first += kPart)
-    call_aten("aten::sigmoid_", "", torch::stable::narrow(flat, 0, first, std::min(kPart, count - first)));
-}
-
 template <class S>
 Proposals run(const ProposalArguments& a) {
   using C = cpu::ComputeOf<S>;
@@ -46,7 +35,7 @@ Proposals run(const ProposalArguments& a) {
   Tensor chosen = empty({p.images, p.slots}, ScalarType::Int);
   cpu::choose_proposals<S>(p, levels, mutable_data<int32_t>(chosen), mutable_data<C>(scores),
                            mutable_data<C>(exponentials), parallel_for);
-  sigmoid(scores);
+  sigmoid_in_parts(scores);  // scores lie as torchvision has them: torch rounds the same ones otherwise
   if (!a.anchors.empty()) call_aten("aten::exp_", "", exponentials);
 
   Tensor boxes = empty({p.images, p.slots, 4}, type), level_of = empty({p.images, p.slots}, ScalarType::Long);

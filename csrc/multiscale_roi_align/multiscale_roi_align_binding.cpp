@@ -14,8 +14,8 @@ std::vector<int8_t> assign_levels(const char* op, const double* rois, int64_t co
   const int64_t maps = static_cast<int64_t>(scales.size());
   const LevelRule rule = level_rule(scales.data(), maps, canonical_scale, canonical_level);
   const OptionalTensor given = dense(levels, ScalarType::Long), counts = dense(valid, ScalarType::Long);
-  const auto* chosen = given ? static_cast<const int64_t*>(given->const_data_ptr()) : nullptr;
-  const auto* boxes = counts ? static_cast<const int64_t*>(counts->const_data_ptr()) : nullptr;
+  const auto* chosen = data<int64_t>(given);
+  const auto* boxes = data<int64_t>(counts);
   const int64_t images = boxes ? counts->size(0) : 0, rows = images ? count / images : 1;
   for (int64_t i = 0; i < images; ++i)
     STRUCTOPS_CHECK(boxes[i] >= 0 && boxes[i] <= rows, op, ": valid[", i, "] is ", boxes[i], ", but must be in [0, ",
@@ -45,7 +45,7 @@ Tensor multiscale_roi_align(const std::vector<Tensor>& features, const Tensor& r
   const Tensor& first = features[0];
   const int64_t count = boxes.size(0), batch = first.size(0), channels = first.size(1);
   check_batch_indices(op, boxes, batch);
-  const auto* box = static_cast<const double*>(boxes.const_data_ptr());
+  const auto* box = data<double>(boxes);
   std::vector<int8_t> level = assign_levels(op, box, count, scales, canonical_scale, canonical_level, levels, valid);
   const MemoryFormat format = memory_format_of(first);
   Tensor output = empty_with_format(first, {count, channels, pooled_height, pooled_width}, format);
@@ -63,7 +63,7 @@ Tensor multiscale_roi_align(const std::vector<Tensor>& features, const Tensor& r
       if (l == static_cast<int8_t>(i)) l = kNoLevel;
   }
   STRUCTOPS_DISPATCH_FLOATING(first.scalar_type(), "multiscale_roi_align", [&] {
-    cpu::roi_align_forward(maps, box, level.data(), static_cast<scalar_t*>(output.mutable_data_ptr()),
+    cpu::roi_align_forward(maps, box, level.data(), mutable_data<scalar_t>(output),
                            format == MemoryFormat::ChannelsLast, parallel_for);
   });
   return output;
@@ -86,7 +86,7 @@ std::vector<Tensor> multiscale_roi_align_backward(const Tensor& grad, const Tens
   check_pyramid(op, rois, scales, canonical_scale, levels, valid);
   const Tensor boxes = rois_as_double(rois);
   check_batch_indices(op, boxes, batch_size);
-  const auto* box = static_cast<const double*>(boxes.const_data_ptr());
+  const auto* box = data<double>(boxes);
   const int64_t count = boxes.size(0);
   const std::vector<int8_t> level =
       assign_levels(op, box, count, scales, canonical_scale, canonical_level, levels, valid);
@@ -111,8 +111,7 @@ std::vector<Tensor> multiscale_roi_align_backward(const Tensor& grad, const Tens
     const RoiAlignParams p{count,         batch_size,   channels,  sizes[2 * i],   sizes[2 * i + 1],
                            pooled_height, pooled_width, scales[i], sampling_ratio, aligned};
     STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "multiscale_roi_align_backward", [&] {
-      cpu::roi_align_backward(p, static_cast<const scalar_t*>(grad.const_data_ptr()), strides, here.data(),
-                              static_cast<scalar_t*>(grad_input.mutable_data_ptr()),
+      cpu::roi_align_backward(p, data<scalar_t>(grad), strides, here.data(), mutable_data<scalar_t>(grad_input),
                               format == MemoryFormat::ChannelsLast, parallel_for);
     });
   }

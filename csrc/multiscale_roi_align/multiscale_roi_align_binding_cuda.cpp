@@ -19,10 +19,8 @@ struct Choice {
          const OptionalTensor& levels, const OptionalTensor& valid, int64_t rois)
       : given(dense(levels, ScalarType::Long)), counts(dense(valid, ScalarType::Long)) {
     const int64_t maps = static_cast<int64_t>(scales.size());
-    kernel = {level_rule(scales.data(), maps, canonical_scale, canonical_level), maps,
-              given ? static_cast<const int64_t*>(given->const_data_ptr()) : nullptr,
-              counts ? static_cast<const int64_t*>(counts->const_data_ptr()) : nullptr,
-              counts && rois ? rois / counts->size(0) : 1};
+    kernel = {level_rule(scales.data(), maps, canonical_scale, canonical_level), maps, data<int64_t>(given),
+              data<int64_t>(counts), counts && rois ? rois / counts->size(0) : 1};
   }
 };
 
@@ -62,10 +60,10 @@ Tensor multiscale_roi_align(const std::vector<Tensor>& features, const Tensor& r
   const cuda::LevelData pointers{data[0], data[1], data[2], data[3], data[4], data[5], data[6], data[7]};
   STRUCTOPS_DISPATCH_FLOATING(first.scalar_type(), "multiscale_roi_align", [&] {
     using T = cuda::DeviceType<scalar_t>;
-    STD_CUDA_CHECK(cuda::multiscale_roi_align_forward(
-        p, choice.kernel, pointers, geometry.data(), scales.data(), boxes.const_data_ptr(),
-        boxes.scalar_type() == ScalarType::Double, static_cast<T*>(output.mutable_data_ptr()),
-        format == MemoryFormat::ChannelsLast, cuda::current_stream(first)));
+    STD_CUDA_CHECK(cuda::multiscale_roi_align_forward(p, choice.kernel, pointers, geometry.data(), scales.data(),
+                                                      boxes.const_data_ptr(), boxes.scalar_type() == ScalarType::Double,
+                                                      mutable_data<T>(output), format == MemoryFormat::ChannelsLast,
+                                                      cuda::current_stream(first)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return output;
@@ -115,10 +113,9 @@ std::vector<Tensor> multiscale_roi_align_backward(const Tensor& grad, const Tens
     p.spatial_scale = scales[i];
     STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "multiscale_roi_align_backward", [&] {
       using T = cuda::DeviceType<scalar_t>;
-      STD_CUDA_CHECK(cuda::roi_align_gather(
-          p, static_cast<const T*>(grad.const_data_ptr()), strides, boxes.const_data_ptr(), boxes_are_double,
-          static_cast<T*>(grads[i].mutable_data_ptr()), format == MemoryFormat::ChannelsLast,
-          workspace.const_data_ptr(), static_cast<int64_t>(i) * batch_size, stream));
+      STD_CUDA_CHECK(cuda::roi_align_gather(p, data<T>(grad), strides, boxes.const_data_ptr(), boxes_are_double,
+                                            mutable_data<T>(grads[i]), format == MemoryFormat::ChannelsLast,
+                                            workspace.const_data_ptr(), static_cast<int64_t>(i) * batch_size, stream));
       STD_CUDA_KERNEL_LAUNCH_CHECK();
     });
   }

@@ -14,8 +14,7 @@ Tensor run(const Tensor& boxes, const Tensor& scores, const Tensor* idxs, double
   Tensor kept = empty({n}, ScalarType::Long, boxes);
   if (n == 0) return kept;
   const Tensor count = empty({1}, ScalarType::Long, boxes);
-  const cuda::NmsOutput out{n, false, static_cast<int64_t*>(kept.mutable_data_ptr()),
-                            static_cast<int64_t*>(count.mutable_data_ptr())};
+  const cuda::NmsOutput out{n, false, mutable_data<int64_t>(kept), mutable_data<int64_t>(count)};
   std::optional<Tensor> classes;
   if (idxs != nullptr) classes = dense(*idxs, ScalarType::Long);
   const ScalarType type = wide_type(boxes, scores);

@@ -17,10 +17,8 @@ inline Tensor ps_roi_forward(const PsRoiOp& op, const Tensor& input, const Tenso
   cpu::advise_huge_pages(output.mutable_data_ptr(), output.numel() * output.element_size());
   const int64_t strides[4] = {input.stride(0), input.stride(1), input.stride(2), input.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "ps_roi_forward", [&] {
-    cpu::ps_roi_forward(p, static_cast<const scalar_t*>(input.const_data_ptr()), strides,
-                        static_cast<const double*>(boxes.const_data_ptr()),
-                        static_cast<scalar_t*>(output.mutable_data_ptr()), format == MemoryFormat::ChannelsLast,
-                        parallel_for);
+    cpu::ps_roi_forward(p, data<scalar_t>(input), strides, data<double>(boxes), mutable_data<scalar_t>(output),
+                        format == MemoryFormat::ChannelsLast, parallel_for);
   });
   return output;
 }
@@ -39,10 +37,8 @@ inline Tensor ps_roi_backward(const PsRoiOp& op, const Tensor& grad, const Tenso
   cpu::advise_huge_pages(grad_input.mutable_data_ptr(), grad_input.numel() * grad_input.element_size());
   const int64_t strides[4] = {grad.stride(0), grad.stride(1), grad.stride(2), grad.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "ps_roi_backward", [&] {
-    cpu::ps_roi_backward(p, static_cast<const scalar_t*>(grad.const_data_ptr()), strides,
-                         static_cast<const double*>(boxes.const_data_ptr()),
-                         static_cast<scalar_t*>(grad_input.mutable_data_ptr()), format == MemoryFormat::ChannelsLast,
-                         parallel_for);
+    cpu::ps_roi_backward(p, data<scalar_t>(grad), strides, data<double>(boxes), mutable_data<scalar_t>(grad_input),
+                         format == MemoryFormat::ChannelsLast, parallel_for);
   });
   return grad_input;
 }

@@ -25,10 +25,10 @@ inline Tensor ps_roi_forward(const PsRoiOp& op, const Tensor& input, const Tenso
   const int64_t strides[4] = {input.stride(0), input.stride(1), input.stride(2), input.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "ps_roi_forward", [&] {
     using T = cuda::DeviceType<scalar_t>;
-    STD_CUDA_CHECK(cuda::ps_roi_forward(
-        p, static_cast<const T*>(input.const_data_ptr()), strides, boxes.const_data_ptr(),
-        boxes.scalar_type() == ScalarType::Double, static_cast<T*>(output.mutable_data_ptr()),
-        format == MemoryFormat::ChannelsLast, workspace.mutable_data_ptr(), cuda::current_stream(input)));
+    STD_CUDA_CHECK(cuda::ps_roi_forward(p, data<T>(input), strides, boxes.const_data_ptr(),
+                                        boxes.scalar_type() == ScalarType::Double, mutable_data<T>(output),
+                                        format == MemoryFormat::ChannelsLast, workspace.mutable_data_ptr(),
+                                        cuda::current_stream(input)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return output;
@@ -49,10 +49,10 @@ inline Tensor ps_roi_backward(const PsRoiOp& op, const Tensor& grad, const Tenso
   const int64_t strides[4] = {grad.stride(0), grad.stride(1), grad.stride(2), grad.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "ps_roi_backward", [&] {
     using T = cuda::DeviceType<scalar_t>;
-    STD_CUDA_CHECK(cuda::ps_roi_backward(
-        p, static_cast<const T*>(grad.const_data_ptr()), strides, boxes.const_data_ptr(),
-        boxes.scalar_type() == ScalarType::Double, static_cast<T*>(grad_input.mutable_data_ptr()),
-        format == MemoryFormat::ChannelsLast, workspace.mutable_data_ptr(), cuda::current_stream(grad)));
+    STD_CUDA_CHECK(cuda::ps_roi_backward(p, data<T>(grad), strides, boxes.const_data_ptr(),
+                                         boxes.scalar_type() == ScalarType::Double, mutable_data<T>(grad_input),
+                                         format == MemoryFormat::ChannelsLast, workspace.mutable_data_ptr(),
+                                         cuda::current_stream(grad)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return grad_input;

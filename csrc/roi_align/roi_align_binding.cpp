@@ -23,9 +23,8 @@ Tensor roi_align(const Tensor& input, const Tensor& rois, double spatial_scale, 
   const cpu::RoiAlignMap map{
       p, input.const_data_ptr(), {input.stride(0), input.stride(1), input.stride(2), input.stride(3)}};
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "roi_align", [&] {
-    cpu::roi_align_forward(&map, static_cast<const double*>(boxes.const_data_ptr()), nullptr,
-                           static_cast<scalar_t*>(output.mutable_data_ptr()), format == MemoryFormat::ChannelsLast,
-                           parallel_for);
+    cpu::roi_align_forward(&map, data<double>(boxes), nullptr, mutable_data<scalar_t>(output),
+                           format == MemoryFormat::ChannelsLast, parallel_for);
   });
   return output;
 }
@@ -49,10 +48,8 @@ Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial
   cpu::advise_huge_pages(grad_input.mutable_data_ptr(), grad_input.numel() * grad_input.element_size());
   const int64_t strides[4] = {grad.stride(0), grad.stride(1), grad.stride(2), grad.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "roi_align_backward", [&] {
-    cpu::roi_align_backward(p, static_cast<const scalar_t*>(grad.const_data_ptr()), strides,
-                            static_cast<const double*>(boxes.const_data_ptr()),
-                            static_cast<scalar_t*>(grad_input.mutable_data_ptr()), format == MemoryFormat::ChannelsLast,
-                            parallel_for);
+    cpu::roi_align_backward(p, data<scalar_t>(grad), strides, data<double>(boxes), mutable_data<scalar_t>(grad_input),
+                            format == MemoryFormat::ChannelsLast, parallel_for);
   });
   return grad_input;
 }

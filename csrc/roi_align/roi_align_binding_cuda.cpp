@@ -25,9 +25,8 @@ Tensor roi_align(const Tensor& input, const Tensor& rois, double spatial_scale, 
   const int64_t strides[4] = {input.stride(0), input.stride(1), input.stride(2), input.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "roi_align", [&] {
     using T = cuda::DeviceType<scalar_t>;
-    STD_CUDA_CHECK(cuda::roi_align_forward(p, static_cast<const T*>(input.const_data_ptr()), strides,
-                                           boxes.const_data_ptr(), boxes.scalar_type() == ScalarType::Double,
-                                           static_cast<T*>(output.mutable_data_ptr()),
+    STD_CUDA_CHECK(cuda::roi_align_forward(p, data<T>(input), strides, boxes.const_data_ptr(),
+                                           boxes.scalar_type() == ScalarType::Double, mutable_data<T>(output),
                                            format == MemoryFormat::ChannelsLast, cuda::current_stream(input)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
@@ -55,10 +54,10 @@ Tensor roi_align_backward(const Tensor& grad, const Tensor& rois, double spatial
   const int64_t strides[4] = {grad.stride(0), grad.stride(1), grad.stride(2), grad.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "roi_align_backward", [&] {
     using T = cuda::DeviceType<scalar_t>;
-    STD_CUDA_CHECK(cuda::roi_align_backward(
-        p, static_cast<const T*>(grad.const_data_ptr()), strides, boxes.const_data_ptr(),
-        boxes.scalar_type() == ScalarType::Double, static_cast<T*>(grad_input.mutable_data_ptr()),
-        format == MemoryFormat::ChannelsLast, workspace.mutable_data_ptr(), cuda::current_stream(grad)));
+    STD_CUDA_CHECK(cuda::roi_align_backward(p, data<T>(grad), strides, boxes.const_data_ptr(),
+                                            boxes.scalar_type() == ScalarType::Double, mutable_data<T>(grad_input),
+                                            format == MemoryFormat::ChannelsLast, workspace.mutable_data_ptr(),
+                                            cuda::current_stream(grad)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
   return grad_input;

@@ -22,10 +22,8 @@ Tensor roi_align_rotated(const Tensor& input, const Tensor& rois, double spatial
   cpu::advise_huge_pages(output.mutable_data_ptr(), output.numel() * output.element_size());
   const int64_t strides[4] = {input.stride(0), input.stride(1), input.stride(2), input.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "roi_align_rotated", [&] {
-    cpu::roi_align_rotated_forward(p, clockwise, static_cast<const scalar_t*>(input.const_data_ptr()), strides,
-                                   static_cast<const double*>(boxes.const_data_ptr()),
-                                   static_cast<scalar_t*>(output.mutable_data_ptr()),
-                                   format == MemoryFormat::ChannelsLast, parallel_for);
+    cpu::roi_align_rotated_forward(p, clockwise, data<scalar_t>(input), strides, data<double>(boxes),
+                                   mutable_data<scalar_t>(output), format == MemoryFormat::ChannelsLast, parallel_for);
   });
   return output;
 }
@@ -49,10 +47,9 @@ Tensor roi_align_rotated_backward(const Tensor& grad, const Tensor& rois, double
   cpu::advise_huge_pages(grad_input.mutable_data_ptr(), grad_input.numel() * grad_input.element_size());
   const int64_t strides[4] = {grad.stride(0), grad.stride(1), grad.stride(2), grad.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "roi_align_rotated_backward", [&] {
-    cpu::roi_align_rotated_backward(p, clockwise, static_cast<const scalar_t*>(grad.const_data_ptr()), strides,
-                                    static_cast<const double*>(boxes.const_data_ptr()),
-                                    static_cast<scalar_t*>(grad_input.mutable_data_ptr()),
-                                    format == MemoryFormat::ChannelsLast, parallel_for);
+    cpu::roi_align_rotated_backward(p, clockwise, data<scalar_t>(grad), strides, data<double>(boxes),
+                                    mutable_data<scalar_t>(grad_input), format == MemoryFormat::ChannelsLast,
+                                    parallel_for);
   });
   return grad_input;
 }

@@ -29,11 +29,9 @@ std::tuple<Tensor, Tensor> roi_pool(const Tensor& input, const Tensor& rois, dou
   cpu::advise_huge_pages(output.mutable_data_ptr(), output.numel() * output.element_size());
   cpu::advise_huge_pages(argmax.mutable_data_ptr(), argmax.numel() * argmax.element_size());
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "roi_pool", [&] {
-    cpu::roi_pool_forward(p, static_cast<const scalar_t*>(features.const_data_ptr()), strides,
-                          static_cast<const double*>(boxes.const_data_ptr()),
-                          static_cast<scalar_t*>(output.mutable_data_ptr()),
-                          with_argmax ? static_cast<int32_t*>(argmax.mutable_data_ptr()) : nullptr,
-                          format == MemoryFormat::ChannelsLast, parallel_for);
+    cpu::roi_pool_forward(p, data<scalar_t>(features), strides, data<double>(boxes), mutable_data<scalar_t>(output),
+                          with_argmax ? mutable_data<int32_t>(argmax) : nullptr, format == MemoryFormat::ChannelsLast,
+                          parallel_for);
   });
   return {output, argmax};
 }
@@ -58,11 +56,8 @@ Tensor roi_pool_backward(const Tensor& grad, const Tensor& rois, const Tensor& a
   const int64_t strides[4] = {grad.stride(0), grad.stride(1), grad.stride(2), grad.stride(3)};
   const int64_t argmax_strides[4] = {argmax.stride(0), argmax.stride(1), argmax.stride(2), argmax.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "roi_pool_backward", [&] {
-    cpu::roi_pool_backward(p, static_cast<const scalar_t*>(grad.const_data_ptr()), strides,
-                           static_cast<const double*>(boxes.const_data_ptr()),
-                           static_cast<const int32_t*>(argmax.const_data_ptr()), argmax_strides,
-                           static_cast<scalar_t*>(grad_input.mutable_data_ptr()), format == MemoryFormat::ChannelsLast,
-                           parallel_for);
+    cpu::roi_pool_backward(p, data<scalar_t>(grad), strides, data<double>(boxes), data<int32_t>(argmax), argmax_strides,
+                           mutable_data<scalar_t>(grad_input), format == MemoryFormat::ChannelsLast, parallel_for);
   });
   return grad_input;
 }

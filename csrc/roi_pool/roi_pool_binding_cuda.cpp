@@ -28,10 +28,9 @@ std::tuple<Tensor, Tensor> roi_pool(const Tensor& input, const Tensor& rois, dou
   const int64_t strides[4] = {input.stride(0), input.stride(1), input.stride(2), input.stride(3)};
   STRUCTOPS_DISPATCH_FLOATING(input.scalar_type(), "roi_pool", [&] {
     using T = cuda::DeviceType<scalar_t>;
-    STD_CUDA_CHECK(cuda::roi_pool_forward(p, static_cast<const T*>(input.const_data_ptr()), strides,
-                                          boxes.const_data_ptr(), boxes.scalar_type() == ScalarType::Double,
-                                          static_cast<T*>(output.mutable_data_ptr()),
-                                          with_argmax ? static_cast<int32_t*>(argmax.mutable_data_ptr()) : nullptr,
+    STD_CUDA_CHECK(cuda::roi_pool_forward(p, data<T>(input), strides, boxes.const_data_ptr(),
+                                          boxes.scalar_type() == ScalarType::Double, mutable_data<T>(output),
+                                          with_argmax ? mutable_data<int32_t>(argmax) : nullptr,
                                           format == MemoryFormat::ChannelsLast, cuda::current_stream(input)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });
@@ -61,9 +60,8 @@ Tensor roi_pool_backward(const Tensor& grad, const Tensor& rois, const Tensor& a
   STRUCTOPS_DISPATCH_FLOATING(grad.scalar_type(), "roi_pool_backward", [&] {
     using T = cuda::DeviceType<scalar_t>;
     STD_CUDA_CHECK(cuda::roi_pool_backward(
-        p, static_cast<const T*>(grad.const_data_ptr()), strides, boxes.const_data_ptr(),
-        boxes.scalar_type() == ScalarType::Double, static_cast<const int32_t*>(argmax.const_data_ptr()), argmax_strides,
-        static_cast<T*>(grad_input.mutable_data_ptr()), format == MemoryFormat::ChannelsLast,
+        p, data<T>(grad), strides, boxes.const_data_ptr(), boxes.scalar_type() == ScalarType::Double,
+        data<int32_t>(argmax), argmax_strides, mutable_data<T>(grad_input), format == MemoryFormat::ChannelsLast,
         workspace.mutable_data_ptr(), cuda::current_stream(grad)));
     STD_CUDA_KERNEL_LAUNCH_CHECK();
   });

@@ -12,12 +12,6 @@ namespace {
 
 using Detections = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
-// An op in place, some elements at a time.
-void in_parts(const char* op, Tensor values, int64_t part) {
-  for (int64_t first = 0; first < values.size(0); first += part)
-    call_aten(op, "", torch::stable::narrow(values, 0, first, std::min(part, values.size(0) - first)));
-}
-
 // torch shares more than 2048 exponentials between threads, which takes longer to arrange than to compute: of a few
 // thousand, on a busy machine, 20 ms.
 constexpr int64_t kExpPart = 2048;
@@ -26,12 +20,12 @@ template <class T>
 void exponentials(T* values, int64_t n) {
   const torch::stable::Device cpu(torch::headeronly::DeviceType::CPU, -1);
   constexpr ScalarType type = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
-  in_parts("aten::exp_", torch::stable::from_blob(values, {n}, {1}, cpu, type), kExpPart);
+  call_aten_in_parts("aten::exp_", torch::stable::from_blob(values, {n}, {1}, cpu, type), kExpPart);
 }
 
-// torch's sigmoid rounds the last few elements of a tensor, or of a thread's share, otherwise than the rest, which its
-// vectors take: 64 elements are whole vectors on any machine, and torch divides 32768 and more among threads.
-constexpr int64_t kSigmoidMultiple = 64, kSigmoidPart = 16384;
+// Elements that torch's sigmoid takes by whole vectors on any machine: only those after the last multiple it rounds
+// otherwise (sigmoid_in_parts in common/aten.h).
+constexpr int64_t kSigmoidMultiple = 64;
 
 // The sigmoids of source[at[i]], at least, as torch would round them in tensors that end at `ends`; at and ends rise.
 template <class T, class S>
@@ -39,9 +33,9 @@ Tensor sigmoids(const Tensor& like, const S* source, const std::vector<int64_t>&
                 ScalarType type) {
   const int64_t n = at.size();
   Tensor values = empty({(n + kSigmoidMultiple - 1) / kSigmoidMultiple * kSigmoidMultiple}, type, like);
-  T* value = static_cast<T*>(values.mutable_data_ptr());
+  T* value = mutable_data<T>(values);
   for (int64_t i = 0; i < values.size(0); ++i) value[i] = i < n ? static_cast<T>(source[at[i]]) : T(0);
-  in_parts("aten::sigmoid_", values, kSigmoidPart);
+  sigmoid_in_parts(values);
   int64_t begin = 0;
   for (const int64_t end : ends) {
     const int64_t rest = end - (end - begin) % kSigmoidMultiple;
@@ -49,7 +43,7 @@ Tensor sigmoids(const Tensor& like, const S* source, const std::vector<int64_t>&
     int64_t i = std::lower_bound(at.begin(), at.end(), rest) - at.begin();
     if (i == n || at[i] >= end) continue;
     Tensor last = empty({end - rest}, type, like);
-    T* element = static_cast<T*>(last.mutable_data_ptr());
+    T* element = mutable_data<T>(last);
     for (int64_t j = rest; j < end; ++j) element[j - rest] = static_cast<T>(source[j]);
     call_aten("aten::sigmoid_", "", last);
     for (; i < n && at[i] < end; ++i) value[i] = element[at[i] - rest];
@@ -91,7 +85,7 @@ auto by_sigmoid(const DetectionArguments& a, const DetectionParams& p, const std
   if (a.centerness) {
     const Tensor centerness = dense(*a.centerness, type);
     const Tensor factors = sigmoids<T>(logits, data<T>(centerness), row, row_ends, type);
-    T* score = static_cast<T*>(scores.mutable_data_ptr());
+    T* score = mutable_data<T>(scores);
     const T* factor = data<T>(factors);
     for (int64_t i = 0; i < found.size(); ++i) score[i] *= factor[i];
     scores = call_aten("aten::sqrt", "", scores);  // torch's own: it is not always the nearest number
@@ -139,8 +133,8 @@ Detections run(const DetectionArguments& a, const Tensor& logits) {
                                          data<T>(sizes),
                                          mutable_data<T>(boxes),
                                          mutable_data<T>(scores),
-                                         static_cast<int64_t*>(labels.mutable_data_ptr()),
-                                         static_cast<int64_t*>(kept.mutable_data_ptr())};
+                                         mutable_data<int64_t>(labels),
+                                         mutable_data<int64_t>(kept)};
   // One of the two is 0.
   const cpu::DetectionLimits limits{a.topk_candidates + a.per_class_topk, a.per_class_topk > 0, levels};
   cpu::select_detections<T>(p, limits, found, tensors, exponentials<T>, parallel_for);

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from structops.ops.conv_transpose2d import conv_transpose2d, extent, lowered
+from structops.ops.conv_transpose2d import conv_transpose2d, lowered
+from structops.reference.conv_transpose2d import output_size
 
 fx.wrap("conv_transpose2d")  # one node of torch.fx's graphs, which cannot look into it
 
@@ -167,10 +168,7 @@ class FusedConvTranspose2d(ConvTranspose2d):
         """Whether the kernel takes the residual: it has the shape and the type of what is added to."""
         if not isinstance(residual, torch.Tensor) or residual.dim() != input.dim():
             return False
-        axes = zip(
-            input.shape[-2:], self.kernel_size, self.stride, self.padding, self.dilation, output_padding, strict=True
-        )
-        size = [extent(*axis) + extra for *axis, extra in axes]
+        size = output_size(input, self.weight, self.stride, self.padding, output_padding, self.dilation)
         return (
             residual.dtype == lowered(input.device.type, input.dtype)
             and residual.device == input.device

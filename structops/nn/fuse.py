@@ -122,7 +122,7 @@ class _Fusion:
             for graph in graphs:
                 for target, node in _fuse_graphs.calls(graph):
                     if (conv := _join(owner, target)) in found and not self._untouchable(conv):
-                        found[conv].append(self._chain(owner, graph, node, modules_only))
+                        found[conv].append(self._chain(owner, node, modules_only))
         chosen: list[Chain] = []
         for conv in names:
             reason = self._refused(conv, found[conv])
@@ -205,7 +205,7 @@ class _Fusion:
             return "what follows it depends on the arguments"
         return ""
 
-    def _chain(self, owner: str, graph: fx.Graph, node: fx.Node, modules_only: bool) -> Chain:
+    def _chain(self, owner: str, node: fx.Node, modules_only: bool) -> Chain:
         """Everything that can be folded into the convolution called at ``node``."""
         chain = Chain(owner, _join(owner, str(node.target)), [node])
         # A second argument means something else to the fused module.

@@ -17,7 +17,7 @@ from structops import _checks
 from structops._backend import Op
 from structops._checks import require
 from structops._layout import memory_format
-from structops.reference.conv_transpose2d import ACTIVATIONS
+from structops.reference.conv_transpose2d import ACTIVATIONS, extent, output_size
 
 LARGEST_STEP = 2**20  # of strides, paddings and dilations: products stay far from 2^63
 NONE, RELU, LEAKY_RELU, GELU, SILU, SIGMOID = range(len(ACTIVATIONS))
@@ -168,16 +168,6 @@ def _check_weight(op: str, weight, first, name: str, groups) -> None:
     require(channels % groups == 0, lambda: f"{op}: groups must divide the {channels} input channels, got {groups}")
 
 
-def extent(size, kernel, stride, padding, dilation):
-    """Outputs along one axis before output_padding."""
-    return (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1
-
-
-def _output_size(input, weight, stride, padding, output_padding, dilation):
-    axes = zip(input.shape[2:], weight.shape[2:], stride, padding, dilation, output_padding, strict=True)
-    return [extent(*axis) + extra for *axis, extra in axes]
-
-
 def _check(
     input,
     weight,
@@ -203,7 +193,7 @@ def _check(
     for extra, s, d in zip(output_padding, stride, dilation, strict=True):
         message = f"{OP}: output_padding must be smaller than stride or dilation, got {extra}"
         require(extra < max(s, d), lambda message=message: message)  # type: ignore[misc]
-    size = _output_size(input, weight, stride, padding, output_padding, dilation)
+    size = output_size(input, weight, stride, padding, output_padding, dilation)
     for out, cut in zip(size, padding, strict=True):
         message = f"{OP}: padding must leave at least one output pixel, got {cut} for an output of {out}"
         require(out >= 1, lambda message=message: message)  # type: ignore[misc]
@@ -268,7 +258,7 @@ def _empty(first, size):
 
 
 def _fake(input, weight, bias, scale, shift, residual, stride, padding, output_padding, groups, dilation, *rest):
-    size = _output_size(input, weight, stride, padding, output_padding, dilation)
+    size = output_size(input, weight, stride, padding, output_padding, dilation)
     return _empty(input, (input.shape[0], weight.shape[1] * groups, *size))
 
 
@@ -292,7 +282,7 @@ class _Linear:
     def conv(self, x, w, size):
         """The transposed convolution whose output has ``size``."""
         stride, padding, groups, dilation = self.steps
-        smallest = _output_size(x, w, stride, padding, (0, 0), dilation)
+        smallest = output_size(x, w, stride, padding, (0, 0), dilation)
         extra = [n - m for n, m in zip(size, smallest, strict=True)]
         no = (None, None, None, None)
         return self.ops.conv_transpose2d(x, w, *no, stride, padding, extra, groups, dilation, NONE, 0.0, False)

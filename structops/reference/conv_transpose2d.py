@@ -24,6 +24,17 @@ def activate(x: torch.Tensor, activation: int, negative_slope: float) -> torch.T
     return torch.sigmoid(x) if name == "sigmoid" else x
 
 
+def extent(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Outputs along one axis, before output_padding."""
+    return (size - 1) * stride - 2 * padding + dilation * (kernel - 1) + 1
+
+
+def output_size(input: torch.Tensor, weight: torch.Tensor, stride, padding, output_padding, dilation) -> list[int]:
+    """Height and width of the output of ``input`` ``[..., H, W]``."""
+    axes = zip(input.shape[-2:], weight.shape[2:], stride, padding, dilation, output_padding, strict=True)
+    return [extent(*axis) + extra for *axis, extra in axes]
+
+
 def _taps(
     kernel: Sequence[int], size: Sequence[int], out: Sequence[int], stride, padding, dilation
 ) -> Iterator[tuple[int, int, tuple, tuple]]:
@@ -65,8 +76,7 @@ def conv_transpose2d(
     wide = torch.promote_types(input.dtype, torch.float32)
     x, w = _by_group(input.to(wide), groups), _by_group(weight.to(wide), groups, 0)
     kernel, size = weight.shape[2:], input.shape[2:]
-    axes = zip(size, kernel, stride, padding, output_padding, dilation, strict=True)
-    height, width = ((n - 1) * s - 2 * p + d * (k - 1) + extra + 1 for n, k, s, p, extra, d in axes)
+    height, width = output_size(input, weight, stride, padding, output_padding, dilation)
     out = x.new_zeros(input.shape[0], groups, weight.shape[1], height, width)
     for ky, kx, pixels, places in _taps(kernel, size, (height, width), stride, padding, dilation):
         out[places] += torch.einsum("ngchw,gcd->ngdhw", x[pixels], w[..., ky, kx])

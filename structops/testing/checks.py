@@ -111,14 +111,14 @@ def check_layout(spec: OpSpec, case: Case, target: Target) -> None:
 def check_determinism(spec: OpSpec, case: Case, target: Target) -> None:
     """Forward and backward are bitwise the same from run to run, and for one thread and two."""
     before = torch.get_num_threads()
-    first = _forward_backward(spec, case, target)
+    first = forward_backward(spec, case, target)
     # An interpreter knows no threads, and takes seconds.
     repeats = (before,) if interpreted(target.backend, target.device) else (1, 2, before)
     try:
         for threads in repeats:
             if target.device == "cpu":
                 torch.set_num_threads(threads)
-            for name, a, b in zip(_parts(spec, case, first), first, _forward_backward(spec, case, target), strict=True):
+            for name, a, b in zip(_parts(spec, case, first), first, forward_backward(spec, case, target), strict=True):
                 at = f" ({threads} threads after {before})" if target.device == "cpu" else ""
                 require(identical(a, b), f"{name} differs from run to run{at}: {_difference(a, b)}")
     finally:
@@ -150,12 +150,12 @@ def check_aliasing(spec: OpSpec, case: Case, target: Target) -> None:
 @check
 def check_poison(spec: OpSpec, case: Case, target: Target) -> None:
     """Every element of the results is written: with fresh memory full of NaN they are the same."""
-    plain = _forward_backward(spec, case, target)
+    plain = forward_backward(spec, case, target)
     with poisoned_memory():
         # Also memory that torch did not hand out as empty: blocks of these sizes, filled and freed.
         blocks = [torch.full_like(t, _poison(t.dtype)) for t in plain for _ in range(4)]
         del blocks
-        poisoned = _forward_backward(spec, case, target)
+        poisoned = forward_backward(spec, case, target)
     for name, a, b in zip(_parts(spec, case, plain), plain, poisoned, strict=True):
         require(identical(a, b), f"{name} depends on what its memory held before: {_difference(a, b)}")
 
@@ -175,9 +175,9 @@ def check_autocast(spec: OpSpec, case: Case, target: Target) -> None:
             _, problem = distance(result, want.detach().double(), scale_of(want), lower)
             require(problem is None, f"under autocast: {problem}")
         return
-    plain = _forward_backward(spec, case, target)
+    plain = forward_backward(spec, case, target)
     with torch.autocast(target.device, dtype=lower):
-        cast = _forward_backward(spec, case, target)
+        cast = forward_backward(spec, case, target)
     for name, a, b in zip(_parts(spec, case, plain), plain, cast, strict=True):
         require(a.dtype == b.dtype, f"{name} is {a.dtype}, under autocast {b.dtype}")
         require(identical(a, b), f"{name} differs under autocast: {_difference(a, b)}")
@@ -262,14 +262,14 @@ def _places(results: list[torch.Tensor]) -> list[str]:
 
 
 def _parts(spec: OpSpec, case: Case, found: list[torch.Tensor]) -> tuple[str, ...]:
-    """Names of results and gradients, in the order of :func:`_forward_backward`."""
+    """Names of results and gradients, in the order of :func:`forward_backward`."""
     of_gradients = [f"the gradient of {name}" for name in leaves(spec, case.draw())]
     count = len(found) - len(of_gradients)
     of_results = ["the output"] if count == 1 else [f"result {i}" for i in range(count)]
     return (*of_results, *of_gradients)
 
 
-def _forward_backward(spec: OpSpec, case: Case, target: Target) -> list[torch.Tensor]:
+def forward_backward(spec: OpSpec, case: Case, target: Target) -> list[torch.Tensor]:
     """Results and gradients; empty gradients when a candidate has none."""
     return _with_gradients(spec, arguments_for(spec, case, target), target)
 

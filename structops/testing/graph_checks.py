@@ -7,9 +7,9 @@ import warnings
 from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from structops.testing.checks import identical
+from structops.testing.recording import Call, Recorder, captured
 from structops.testing.run import (
     CheckFailure,
     NotApplicable,
@@ -64,27 +64,14 @@ def check_gradgradcheck(spec: OpSpec, case: Case, target: Target) -> None:
     torch.autograd.gradgradcheck(function, inputs, fast_mode=slow, check_undefined_grad=not slow)
 
 
-class Recorder(TorchDispatchMode):
-    """Remembers each call of an op of this library, below autograd."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[tuple[Any, tuple, dict]] = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.namespace.startswith("structops"):
-            self.calls.append((func, args, kwargs or {}))
-        return func(*args, **(kwargs or {}))
-
-
-def dispatcher_calls(spec: OpSpec, case: Case, target: Target) -> list[tuple[Any, tuple, dict]]:
-    """What the public function and its backward ask of the dispatcher, for a case: (overload, args, kwargs)."""
+def dispatcher_calls(spec: OpSpec, case: Case, target: Target) -> list[Call]:
+    """What the public function and its backward ask of the dispatcher, for a case."""
     arguments = arguments_for(spec, case, target)
     with Recorder() as recorder:
         results = target.call(spec, arguments)
         if differentiated(results):
             gradients(spec, arguments, results, incoming_gradients(results, target.layout))
-    return recorder.calls
+    return recorder.own
 
 
 @check
@@ -179,18 +166,10 @@ def check_capture(spec: OpSpec, case: Case, target: Target) -> None:
         return [*results, *gradients(spec, arguments, results, ones)]
 
     wanted = [result.detach().clone() for result in step()]  # compiles what is compiled at the first call
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        step()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        captured = step()
+    graph, found = captured(step)
     graph.replay()
     torch.cuda.synchronize()
-    require(all(map(identical, captured, wanted)), "the captured graph's results differ")
+    require(all(map(identical, found, wanted)), "the captured graph's results differ")
 
 
 def _detached(value: Any) -> Any:

@@ -12,7 +12,6 @@ from torchvision.models.detection.image_list import ImageList
 
 import structops
 
-LOSSES = ["sigmoid_focal_loss", "sigmoid_focal_loss_backward"]
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 

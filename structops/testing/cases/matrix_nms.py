@@ -9,18 +9,10 @@ import torch
 
 from structops.ops import matrix_nms
 from structops.testing.cases._draw import INF, NAN, CaseList, boxes, tensor
-from structops.testing.cases.nms import HUGE, INVERTED, NON_FINITE, TINY, crowded, scores
+from structops.testing.cases.nms import HUGE, INVERTED, NON_FINITE, TINY, crowd, crowded, scores
 from structops.testing.spec import Arguments, ErrorCase, OpSpec
 
 CASES = CaseList()
-
-
-def _crowd(n: int, classes: int = 0, levels: int = 32, **options: Any) -> Callable[[torch.Generator], Arguments]:
-    def make(g: torch.Generator) -> Arguments:
-        found = {"boxes": crowded(g, n), "scores": scores(g, n, levels), **options}
-        return {**found, "idxs": torch.randint(classes, (n,), generator=g)} if classes else found
-
-    return make
 
 
 def masks(g: torch.Generator, n: int, pixels: int = 60) -> torch.Tensor:
@@ -39,20 +31,20 @@ def _given(n: int, classes: int = 0, **options: Any) -> Callable[[torch.Generato
     return make
 
 
-CASES.add("boxes=12", "quick", _crowd(12))
-CASES.add("classes-linear", "quick", _crowd(40, 3, kernel="linear"))
+CASES.add("boxes=12", "quick", crowd(12))
+CASES.add("classes-linear", "quick", crowd(40, 3, kernel="linear"))
 CASES.add("ious", "quick", _given(20))
-CASES.add("linear", "", _crowd(90, kernel="linear"))
+CASES.add("linear", "", crowd(90, kernel="linear"))
 for _n in (1, 2, 17, 64, 129, 300):
-    CASES.add(f"boxes={_n}", "", _crowd(_n))
-CASES.add("classes=7", "", _crowd(150, 7))
-CASES.add("a-class-each", "", _crowd(70, 2**40))
+    CASES.add(f"boxes={_n}", "", crowd(_n))
+CASES.add("classes=7", "", crowd(150, 7))
+CASES.add("a-class-each", "", crowd(70, 2**40))
 for _sigma in (1e-300, 1e-3, 0.5, 100.0, 1e300):
-    CASES.add(f"sigma={_sigma:g}", "", _crowd(60, sigma=_sigma))
+    CASES.add(f"sigma={_sigma:g}", "", crowd(60, sigma=_sigma))
 CASES.add("ious-linear", "", _given(70, kernel="linear"))
 CASES.add("ious-classes", "", _given(140, 3))
-CASES.add("boxes=1500", "large", _crowd(1500, levels=512))
-CASES.add("boxes=1500-classes=80-linear", "large", _crowd(1500, 80, levels=512, kernel="linear"))
+CASES.add("boxes=1500", "large", crowd(1500, levels=512))
+CASES.add("boxes=1500-classes=80-linear", "large", crowd(1500, 80, levels=512, kernel="linear"))
 
 
 @CASES.add("equal-scores")

@@ -30,6 +30,16 @@ def crowded(g: torch.Generator, n: int) -> torch.Tensor:
     return centres[torch.randint(len(centres), (n,), generator=g)] + uniform(g, -8, 8, n, 4)
 
 
+def crowd(n: int, classes: int = 0, levels: int = 32, **options: Any) -> Callable[[torch.Generator], Arguments]:
+    """A case of an op of this family: :func:`crowded` boxes, of so many classes."""
+
+    def make(g: torch.Generator) -> Arguments:
+        found = {"boxes": crowded(g, n), "scores": scores(g, n, levels), **options}
+        return {**found, "idxs": torch.randint(classes, (n,), generator=g)} if classes else found
+
+    return make
+
+
 def add(name: str, tags: str = "", classes: Callable[[torch.Generator, int], torch.Tensor] | None = None):
     """The same boxes as a case of both ops; by class with three classes unless told."""
     classes = classes or (lambda g, n: torch.randint(3, (n,), generator=g))

@@ -9,40 +9,32 @@ import torch
 
 from structops.ops import soft_nms
 from structops.testing.cases._draw import INF, NAN, CaseList, boxes, tensor
-from structops.testing.cases.nms import HUGE, INVERTED, NON_FINITE, TINY, crowded, scores
+from structops.testing.cases.nms import HUGE, INVERTED, NON_FINITE, TINY, crowd, crowded, scores
 from structops.testing.spec import Arguments, ErrorCase, OpSpec
 
 CASES = CaseList()
 
 
-def _crowd(n: int, classes: int = 0, levels: int = 32, **options: Any) -> Callable[[torch.Generator], Arguments]:
-    def make(g: torch.Generator) -> Arguments:
-        found = {"boxes": crowded(g, n), "scores": scores(g, n, levels), **options}
-        return {**found, "idxs": torch.randint(classes, (n,), generator=g)} if classes else found
-
-    return make
-
-
-CASES.add("boxes=12", "quick", _crowd(12))
-CASES.add("gaussian", "quick", _crowd(40, method="gaussian"))
-CASES.add("hard", "", _crowd(90, method="hard", iou_threshold=0.5))
-CASES.add("classes", "quick", _crowd(40, 3, method="gaussian"))
+CASES.add("boxes=12", "quick", crowd(12))
+CASES.add("gaussian", "quick", crowd(40, method="gaussian"))
+CASES.add("hard", "", crowd(90, method="hard", iou_threshold=0.5))
+CASES.add("classes", "quick", crowd(40, 3, method="gaussian"))
 for _n in (1, 2, 16, 17, 65, 257):
-    CASES.add(f"boxes={_n}", "", _crowd(_n))
+    CASES.add(f"boxes={_n}", "", crowd(_n))
 for _method in ("linear", "gaussian", "hard"):
-    CASES.add(f"{_method}-classes=7", "", _crowd(150, 7, method=_method))
+    CASES.add(f"{_method}-classes=7", "", crowd(150, 7, method=_method))
 for _threshold in (0.0, 0.5, 1.0, 1.5):
-    CASES.add(f"threshold={_threshold:g}", "", _crowd(70, iou_threshold=_threshold))
+    CASES.add(f"threshold={_threshold:g}", "", crowd(70, iou_threshold=_threshold))
 for _sigma in (1e-300, 1e-3, 0.1, 3.0, 1e300):
-    CASES.add(f"sigma={_sigma:g}", "", _crowd(60, method="gaussian", sigma=_sigma))
+    CASES.add(f"sigma={_sigma:g}", "", crowd(60, method="gaussian", sigma=_sigma))
 for _score_threshold in (0.0, 0.3, 0.5, 1.0):  # 0.5 is a score: not greater
-    CASES.add(f"score-threshold={_score_threshold:g}", "", _crowd(70, score_threshold=_score_threshold))
-CASES.add("cut-off", "", _crowd(100, 4, max_output=9))
-CASES.add("more-output-than-boxes", "", _crowd(20, max_output=50))
-CASES.add("no-output", "", _crowd(20, max_output=0))
-CASES.add("a-class-each", "", _crowd(70, 2**40, method="gaussian"))
-CASES.add("boxes=1000-gaussian", "large", _crowd(1000, method="gaussian", levels=512))
-CASES.add("boxes=1000-classes=80", "large", _crowd(1000, 80, levels=512))
+    CASES.add(f"score-threshold={_score_threshold:g}", "", crowd(70, score_threshold=_score_threshold))
+CASES.add("cut-off", "", crowd(100, 4, max_output=9))
+CASES.add("more-output-than-boxes", "", crowd(20, max_output=50))
+CASES.add("no-output", "", crowd(20, max_output=0))
+CASES.add("a-class-each", "", crowd(70, 2**40, method="gaussian"))
+CASES.add("boxes=1000-gaussian", "large", crowd(1000, method="gaussian", levels=512))
+CASES.add("boxes=1000-classes=80", "large", crowd(1000, 80, levels=512))
 
 
 @CASES.add("equal-scores")

@@ -6,6 +6,7 @@ can need, so that a measured time can be set against what the machine allows.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import pkgutil
 import zlib
@@ -14,6 +15,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+
+#: dtypes and memory formats in names of workloads
+SHORT = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
+LAYOUTS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,27 @@ class Workload:
 def generator(name: str) -> torch.Generator:
     """Random numbers that depend on a workload's name alone: the same input in every run and on every device."""
     return torch.Generator().manual_seed(zlib.crc32(name.encode()))
+
+
+def check_close(other: str, got: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
+    """Raises ``AssertionError`` where ``got`` is off by more than ``tolerance`` times the largest of ``wanted``."""
+    error = (got.double() - wanted.double()).abs().max().item()
+    allowed = tolerance * wanted.abs().max().item()
+    assert error <= allowed, f"the result differs from {other} by {error:.2e}, allowed {allowed:.2e}"
+
+
+def check_transpose(
+    x: torch.Tensor, grad_x: torch.Tensor, y: torch.Tensor, grad_y: torch.Tensor, tolerance: float
+) -> None:
+    """A linear op's backward is its forward's transpose: <dX, x> = <dY, Y>, summed in float64."""
+    left, right = (torch.dot(a.flatten().double(), b.flatten().double()).item() for a, b in ((grad_x, x), (grad_y, y)))
+    allowed = tolerance * (grad_y.double().norm() * y.double().norm()).item()
+    assert abs(left - right) <= allowed, f"the backward is not the forward's transpose: {left} and {right}"
+
+
+def full_float32() -> contextlib.AbstractContextManager:
+    """For a peer's convolutions in float32: left to itself, cuDNN rounds the factors to the 11 bits of TF32."""
+    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def torchvision_ops():

@@ -12,7 +12,7 @@ import torch
 from structops import ops
 from structops.ops.box_coding import LOG_SCALE_CLIP
 from structops.reference import box_coding as definition
-from structops.testing.workloads import Cost, Trial, Workload, generator
+from structops.testing.workloads import Cost, Trial, Workload, check_close, generator
 from structops.testing.workloads.nms import spread_boxes
 
 TOLERANCE = 1e-5
@@ -46,11 +46,6 @@ def _coder(coding: str):
     return BoxCoder(SSD) if coding == "deltas" else BoxLinearCoder()
 
 
-def _close(what: str, got: torch.Tensor, wanted: torch.Tensor, relative: float = TOLERANCE) -> None:
-    error, allowed = (got - wanted).abs().max().item(), relative * wanted.abs().max().item()
-    assert error <= allowed, f"{what} by {error:.2e}, allowed {allowed:.2e}"
-
-
 def make(shape: Shape, encode: bool, backward: bool, name: str, device: torch.device) -> Trial:
     draw = generator(name)
     anchors = spread_boxes(shape.anchors, draw).to(device)
@@ -77,9 +72,9 @@ def make(shape: Shape, encode: bool, backward: bool, name: str, device: torch.de
             else:
                 wanted = definition.decode_boxes(rows, anchors.double(), coding, SSD, LOG_SCALE_CLIP, 1.0)
         relative = ENCODING_TOLERANCE if encode else TOLERANCE
-        _close("box coding differs from the definition", result.view(wanted.shape), wanted, relative)
+        check_close("the definition", result.view(wanted.shape), wanted, relative)
         if peer_result is not None:
-            _close("torchvision's differs", result.flatten(1), peer_result.flatten(1))
+            check_close("torchvision", result.flatten(1), peer_result.flatten(1), TOLERANCE)
 
     if backward:
         leaves = [coded.requires_grad_(), anchors.requires_grad_()]
@@ -92,7 +87,7 @@ def make(shape: Shape, encode: bool, backward: bool, name: str, device: torch.de
         def check_gradients(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
             check(out.detach(), None)
             if peer_result is not None:
-                _close("torchvision's gradient differs", result, peer_result)
+                check_close("torchvision's gradient", result, peer_result, TOLERANCE)
 
         peer_backward = None
         if peer is not None:

@@ -11,7 +11,7 @@ import torch
 from structops import ops
 from structops.reference.box_iou import KINDS
 from structops.reference.box_iou import box_iou as definition
-from structops.testing.workloads import Cost, Trial, Workload, generator, torchvision_ops
+from structops.testing.workloads import Cost, Trial, Workload, check_close, generator, torchvision_ops
 from structops.testing.workloads.nms import spread_boxes
 
 FUNCTIONS = dict(zip(KINDS, ("box_iou", "generalized_box_iou", "distance_box_iou", "complete_box_iou"), strict=True))
@@ -41,12 +41,6 @@ def cost(shape: Shape, kind: str, backward: bool) -> Cost:
     return Cost(16 * boxes * (1 + backward) + 4 * shape.pairs, 4 * flops if backward else flops)
 
 
-def _close(what: str, got: torch.Tensor, wanted: torch.Tensor) -> None:
-    error = (got.double() - wanted.double()).abs().max().item()
-    allowed = TOLERANCE * wanted.abs().max().item()
-    assert error <= allowed, f"{what} by {error:.2e}, allowed {allowed:.2e}"
-
-
 def make(shape: Shape, kind: str, backward: bool, name: str, device: torch.device) -> Trial:
     draw, elementwise = generator(name), not shape.columns
     boxes1 = spread_boxes(shape.rows, draw).to(device)
@@ -71,9 +65,9 @@ def make(shape: Shape, kind: str, backward: bool, name: str, device: torch.devic
             wanted = (
                 definition(one, other, *options) if elementwise else definition(one[None], other[None], *options)[0]
             )
-        _close(f"{FUNCTIONS[kind]} differs from the definition", result[some], wanted)
+        check_close("the definition", result[some], wanted, TOLERANCE)
         if peer_result is not None:
-            _close("torchvision's differs", result, peer_result)
+            check_close("torchvision", result, peer_result, TOLERANCE)
 
     if backward:
         leaves = [boxes1.requires_grad_(), boxes2.requires_grad_()]
@@ -86,7 +80,7 @@ def make(shape: Shape, kind: str, backward: bool, name: str, device: torch.devic
         def check_gradients(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
             check(out.detach(), None)
             if peer_result is not None:
-                _close("torchvision's gradient differs", result, peer_result)
+                check_close("torchvision's gradient", result, peer_result, TOLERANCE)
 
         run_backward = functools.partial(gradients, out)
         peer_backward = None if peer is None else functools.partial(gradients, peer())

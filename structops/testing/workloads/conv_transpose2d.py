@@ -11,12 +11,14 @@ import torch
 from structops import ops
 from structops.reference import conv_transpose2d as definition
 from structops.testing.cases.conv_transpose2d import torch_composed
-from structops.testing.workloads import Cost, Trial, Workload, generator
+from structops.testing.workloads import SHORT, Cost, Trial, Workload, check_close, full_float32, generator
 
-SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16"}
-# Of the largest output: sums of up to 4096 products, in float32, in another order.
+# Of the largest result: sums of thousands of products, in float32, in another order.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-7}
-CHECKED_IMAGES, CHECKED_ROWS = 1, 12
+# torch rounds after every operation, and may add up halves in another order and type.
+PEER_TOLERANCE = {dtype: 4 * tolerance for dtype, tolerance in TOLERANCE.items()}
+# What is compared with the definition, in float64: an image, and of the weight's gradient some output channels.
+CHECKED_IMAGES, CHECKED_CHANNELS = slice(0, 1), slice(0, 8)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ def cost(s: Shape, itemsize: int, kind: str) -> Cost:
 
     A backward reads the gradient of the output twice more, and input and weight once; it writes their gradients.
     """
-    out_height, out_width = ((n - 1) * s.stride - 2 * s.padding + s.kernel for n in (s.height, s.width))
+    out_height, out_width = (definition.extent(n, s.kernel, s.stride, s.padding, 1) for n in (s.height, s.width))
     inputs, weight = s.batch * s.inputs * s.height * s.width, s.inputs * s.outputs // s.groups * s.kernel**2
     outputs = s.batch * s.outputs * out_height * out_width
     # Every input pixel meets every tap, except those that the padding cuts off.
@@ -98,8 +100,12 @@ def make(
         peer_weight[range(s.inputs), range(s.inputs)] = weight[:, 0]
         peer_weight = peer_weight.contiguous(memory_format=form)
     if kind == "backward":
-        x.requires_grad_(), weight.requires_grad_()
         incoming = tensor(s.batch, *shape[1:])
+        vectors = {name: t for name, t in fused.items() if name != "residual"}
+        activated = torch_composed(x, peer_weight, **vectors, **options).abs()
+        # An input of the ReLU that is zero but for rounding passes a gradient in one order of sums and none in another.
+        incoming[activated <= PEER_TOLERANCE[dtype] * activated.max()] = 0
+        x.requires_grad_(), weight.requires_grad_()
 
     def ours() -> torch.Tensor:
         return ops.conv_transpose2d(x, weight, groups=s.groups, **fused, **options, **after)
@@ -116,53 +122,61 @@ def make(
         with torch.no_grad():
             return forward()
 
-    run, peer = (functools.partial(step if kind == "backward" else forward_only, f) for f in (ours, theirs))
+    once = step if kind == "backward" else forward_only
 
-    def check(result, peer_result) -> None:
-        if kind == "forward":
-            rows, images = slice(0, CHECKED_ROWS), slice(0, CHECKED_IMAGES)
-            part = {n: t.double() if t.dim() == 1 else t[images, :, : shape[2]].double() for n, t in fused.items()}
-            wanted = _defined(x[images].double(), weight.double(), part, s, options, after)
-            found = result[images]
-            error = (found.double() - wanted)[:, :, rows].abs().max().item()
-            allowed = TOLERANCE[dtype] * wanted.abs().max().item()
-            assert error <= allowed, f"conv_transpose2d differs from the definition by {error:.2e}"
-            result, peer_result = (result,), None if peer_result is None else (peer_result,)
-        for ours_, theirs_ in zip(result, peer_result or (), strict=bool(peer_result)):
-            error, size = ours_.double() - theirs_.double(), theirs_.double()
-            if kind == "backward":
-                # In the mean: a ReLU whose input is zero but for rounding goes one way here and another there.
-                distance, allowed = (error.norm() / size.norm()).item(), 1e-3
-            else:
-                # torch rounds after every operation, and may add up halves in another order and type.
-                distance, allowed = (error.abs().max() / size.abs().max()).item(), 4 * TOLERANCE[dtype]
-            assert distance <= allowed, f"conv_transpose2d differs from torch's by {distance:.2e} of the largest"
+    def peer() -> Any:
+        with full_float32():
+            return once(theirs)
+
+    def check(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
+        part = {name: t[CHECKED_IMAGES] if t.dim() == 4 else t for name, t in fused.items()}
+        wanted = _defined(s, x[CHECKED_IMAGES], weight, part)
+        check_close("the definition", result[CHECKED_IMAGES], wanted, TOLERANCE[dtype])
+        if peer_result is not None:
+            check_close("torch", result, peer_result, PEER_TOLERANCE[dtype])
+
+    def check_backward(result: tuple, peer_result: tuple | None) -> None:
+        everything = slice(None)
+        wanted, _ = _defined_gradients(s, x, weight, vectors, incoming, CHECKED_IMAGES, everything)
+        check_close("the definition's gradient of the input", result[0][CHECKED_IMAGES], wanted, TOLERANCE[dtype])
+        _, wanted = _defined_gradients(s, x, weight, vectors, incoming, everything, CHECKED_CHANNELS)
+        check_close("the definition's gradient of the weight", result[1][:, CHECKED_CHANNELS], wanted, TOLERANCE[dtype])
+        for name, found, theirs_ in zip(("input", "weight"), result, peer_result or (), strict=peer_result is not None):
+            check_close(f"torch's gradient of the {name}", found, theirs_, PEER_TOLERANCE[dtype])
 
     peer_name = ("torch.compile" if compiled else "torch") + (", dense" if s.groups > 1 else "")
     costs = cost(s, dtype.itemsize, kind)
-    return Trial(run, peer, peer_name, check, lambda _: costs)
+    checks = check_backward if kind == "backward" else check
+    return Trial(functools.partial(once, ours), peer, peer_name, checks, lambda _: costs)
 
 
-def _defined(x, weight, fused, s: Shape, options, after) -> torch.Tensor:
-    stride, padding = [options["stride"]] * 2, [options["padding"]] * 2
-    bias, scale, shift, residual = [fused.get(name) for name in ("bias", "scale", "shift", "residual")]
-    activation = definition.ACTIVATIONS.index(s.activation)
+def _defined(s: Shape, x, weight, fused) -> torch.Tensor:
+    """The output by the definition, in float64."""
+    wide = {name: t.double() for name, t in fused.items()}
     return definition.conv_transpose2d(
-        x,
-        weight,
-        bias,
-        scale,
-        shift,
-        residual,
-        stride,
-        padding,
+        x.double(),
+        weight.double(),
+        wide.get("bias"),
+        wide.get("scale"),
+        wide.get("shift"),
+        wide.get("residual"),
+        [s.stride] * 2,
+        [s.padding] * 2,
         [0, 0],
         s.groups,
         [1, 1],
-        activation,
+        definition.ACTIVATIONS.index(s.activation),
         0.0,
-        after["residual_after_activation"],
+        s.skip,
     )
+
+
+def _defined_gradients(s: Shape, x, weight, vectors, incoming, images: slice, channels: slice) -> tuple:
+    """The gradients of ``x[images]`` and ``weight[:, channels]`` by what some images and channels contribute."""
+    x, weight = x[images].detach().requires_grad_(), weight[:, channels].detach().requires_grad_()
+    vectors = {name: t[channels] for name, t in vectors.items()}
+    out = _defined(s, x, weight, vectors)
+    return torch.autograd.grad(out, [x, weight], incoming[images, channels].double())
 
 
 def _workload(

@@ -9,9 +9,8 @@ import torch
 from structops import ops
 from structops.reference import mask_head_predict as definition
 from structops.testing.cases.mask_head_predict import torch_composed
-from structops.testing.workloads import Cost, Trial, Workload, generator
+from structops.testing.workloads import SHORT, Cost, Trial, Workload, full_float32, generator
 
-SHORT = {torch.float32: "fp32", torch.bfloat16: "bf16"}
 # Of a probability: logits of the definition, in float32 and in another order; one rounding of a half.
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2.0**-8}
 CHANNELS, CLASSES, SIZE = 256, 91, 14
@@ -43,7 +42,7 @@ def make(rois: int, dtype: torch.dtype, layout: str, name: str, device: torch.de
     )
 
     def run(function) -> torch.Tensor:
-        with torch.no_grad():
+        with torch.no_grad(), full_float32():
             return function(*arguments)
 
     def check(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:

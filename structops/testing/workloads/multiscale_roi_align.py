@@ -10,8 +10,8 @@ import torch
 
 from structops import ops
 from structops.reference import multiscale_roi_align as definition
-from structops.testing.workloads import Cost, Trial, Workload, generator, torchvision_ops
-from structops.testing.workloads.roi_align import DEFINITION_TOLERANCE, LAYOUTS, PEER_TOLERANCE, SHORT
+from structops.testing.workloads import LAYOUTS, SHORT, Cost, Trial, Workload, check_close, generator, torchvision_ops
+from structops.testing.workloads.roi_align import DEFINITION_TOLERANCE, PEER_TOLERANCE
 from structops.testing.workloads.roi_align import Shape as OneMap
 from structops.testing.workloads.roi_align import cost as one_map_cost
 
@@ -67,12 +67,6 @@ def cost(shape: Shape, rois: torch.Tensor, itemsize: int, step: bool) -> Cost:
     return Cost(sum(p.bytes for p in parts), sum(p.flops for p in parts))
 
 
-def _close(name: str, got: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
-    error = (got.float() - wanted.float()).abs().max().item()
-    allowed = tolerance * wanted.abs().max().item()
-    assert error <= allowed, f"multiscale_roi_align differs from {name} by {error:.2e}, allowed {allowed:.2e}"
-
-
 def make(shape: Shape, dtype: torch.dtype, layout: str, step: bool, name: str, device: torch.device) -> Trial:
     """Draws ``shape``; the peer always gets the layout that it is fastest in, which is contiguous."""
     draw = generator(name)
@@ -110,11 +104,11 @@ def make(shape: Shape, dtype: torch.dtype, layout: str, step: bool, name: str, d
         some = torch.linspace(0, shape.rois - 1, min(CHECKED_ROIS, shape.rois)).long().to(device)
         arguments = (rois[some], SCALES, shape.pooled, shape.pooled, 2, False, 224.0, 4, None, None)
         wanted = definition.multiscale_roi_align([m.detach().double() for m in x], *arguments)
-        _close("the definition", own().detach()[some], wanted, DEFINITION_TOLERANCE[dtype])
+        check_close("the definition", own().detach()[some], wanted, DEFINITION_TOLERANCE[dtype])
         if peer_result is not None and peer_dtype == torch.float32:
             tolerance = max(PEER_TOLERANCE, DEFINITION_TOLERANCE[dtype])
             for level, (ours, theirs) in enumerate(zip(result, peer_result, strict=True)):
-                _close(f"torchvision{f' on level {level}' if step else ''}", ours, theirs, tolerance)
+                check_close(f"torchvision{f' on level {level}' if step else ''}", ours, theirs, tolerance)
 
     return Trial(lambda: work(own, x, own_grad), peer, peer_name, check, lambda _: costs())
 

@@ -13,15 +13,23 @@ import torch
 from structops import ops
 from structops.reference import ps_roi_align as definition
 from structops.reference.roi_align import axis_weights
-from structops.testing.workloads import Cost, Trial, Workload, generator, torchvision_ops
+from structops.testing.workloads import (
+    LAYOUTS,
+    SHORT,
+    Cost,
+    Trial,
+    Workload,
+    check_close,
+    check_transpose,
+    generator,
+    torchvision_ops,
+)
 
 # The whole output is compared with the peer, whose fp32 coordinates cost it some 1e-5 of the map's scale; a few RoIs
 # are compared with the float64 definition, tightly.
 PEER_TOLERANCE = 1e-4
 DEFINITION_TOLERANCE = {torch.float32: 1e-5, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
 CHECKED_ROIS = 8
-SHORT = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-LAYOUTS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 
 
 @dataclass(frozen=True)
@@ -95,12 +103,6 @@ def cost(pooling: Pooling, shape: Shape, rois: torch.Tensor, itemsize: int, back
     return Cost((outputs + elements) * itemsize + rois.numel() * rois.element_size(), 2 * shape.classes * taps)
 
 
-def _close(name: str, got: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
-    error = (got.float() - wanted.float()).abs().max().item()
-    allowed = tolerance * wanted.abs().max().item()
-    assert error <= allowed, f"the result differs from {name} by {error:.2e}, allowed {allowed:.2e}"
-
-
 def make(
     pooling: Pooling, shape: Shape, dtype: torch.dtype, layout: str, backward: bool, name: str, device: torch.device
 ) -> Trial:
@@ -121,14 +123,14 @@ def make(
         some = torch.linspace(0, shape.rois - 1, CHECKED_ROIS).long().to(device)
         pooled = (shape.pooled, shape.pooled)
         wanted = pooling.definition(x.detach().double(), rois[some], 1 / shape.stride, *pooled, *pooling.options)
-        _close("the definition", result[some], wanted, DEFINITION_TOLERANCE[dtype])
+        check_close("the definition", result[some], wanted, DEFINITION_TOLERANCE[dtype])
 
     if not backward:
 
         def check(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
             check_definition(result)
             if peer_result is not None:
-                _close("torchvision", result, peer_result, tolerance)
+                check_close("torchvision", result, peer_result, tolerance)
 
         run = lambda: function(x, rois, *options)  # noqa: E731
         peer = (lambda: getattr(library, pooling.name)(peer_x, rois, *options)) if library is not None else None
@@ -148,14 +150,10 @@ def make(
 
     def check_backward(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
         check_definition(output.detach())
-        # The backward is the forward's transpose: <dX, x> = <dY, Y>. Sums over the whole map in float64.
-        left = torch.dot(result.flatten().double(), x.detach().flatten().double()).item()
-        right = torch.dot(grad.flatten().double(), output.detach().flatten().double()).item()
-        bound = DEFINITION_TOLERANCE[dtype] * (grad.double().norm() * output.detach().double().norm()).item()
-        assert abs(left - right) <= bound, f"the backward is not the forward's transpose: {left} and {right}"
+        check_transpose(x.detach(), result, output.detach(), grad, DEFINITION_TOLERANCE[dtype])
         # torchvision's backward of ps_roi_pool is not its forward's transpose (see ops.ps_roi_pool).
         if peer_result is not None and pooling.name == "ps_roi_align":
-            _close("torchvision's backward", result, peer_result, tolerance)
+            check_close("torchvision's backward", result, peer_result, tolerance)
 
     return Trial(run, peer, peer_name, check_backward, lambda _: costs())
 

@@ -10,15 +10,23 @@ import torch
 
 from structops import ops
 from structops.reference import roi_align as definition
-from structops.testing.workloads import Cost, Trial, Workload, generator, torchvision_ops
+from structops.testing.workloads import (
+    LAYOUTS,
+    SHORT,
+    Cost,
+    Trial,
+    Workload,
+    check_close,
+    check_transpose,
+    generator,
+    torchvision_ops,
+)
 
 # The whole output is compared with the peer, whose fp32 coordinates cost it up to 3e-5 of the map's scale; a few RoIs
 # are compared with the float64 definition, tightly.
 PEER_TOLERANCE = 1e-4
 DEFINITION_TOLERANCE = {torch.float32: 1e-5, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
 CHECKED_ROIS = 16
-SHORT = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-LAYOUTS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 
 
 @dataclass(frozen=True)
@@ -108,19 +116,13 @@ def cost(shape: Shape, rois: torch.Tensor, itemsize: int, backward: bool) -> Cos
     return Cost((outputs + pixels) * shape.channels * itemsize + rois.numel() * rois.element_size(), operations)
 
 
-def _close(name: str, got: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
-    error = (got.float() - wanted.float()).abs().max().item()
-    allowed = tolerance * wanted.abs().max().item()
-    assert error <= allowed, f"roi_align differs from {name} by {error:.2e}, allowed {allowed:.2e}"
-
-
 def _check_definition(shape: Shape, x: torch.Tensor, rois: torch.Tensor, result: torch.Tensor) -> None:
     some = torch.linspace(0, shape.rois - 1, min(CHECKED_ROIS, shape.rois)).long().to(rois.device)
     images, rois = rois[some, 0].long().unique(), rois[some]
     # Only the images that are needed, since the map is copied to float64.
     rois[:, 0] = torch.searchsorted(images, rois[:, 0].long()).to(rois)
-    _close("the definition", result[some], definition.roi_align(x[images].double(), rois, *shape.options()),
-           DEFINITION_TOLERANCE[x.dtype])  # fmt: skip
+    wanted = definition.roi_align(x[images].double(), rois, *shape.options())
+    check_close("the definition", result[some], wanted, DEFINITION_TOLERANCE[x.dtype])
 
 
 def make(shape: Shape, dtype: torch.dtype, layout: str, backward: bool, name: str, device: torch.device) -> Trial:
@@ -146,7 +148,7 @@ def make(shape: Shape, dtype: torch.dtype, layout: str, backward: bool, name: st
         def check(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
             _check_definition(shape, x, rois, result)
             if peer_result is not None and comparable:
-                _close("torchvision", result, peer_result, tolerance)
+                check_close("torchvision", result, peer_result, tolerance)
 
         run = lambda: ops.roi_align(x, rois, *options)  # noqa: E731
         peer = (lambda: library.roi_align(peer_x, peer_rois, *options)) if library is not None else None
@@ -166,13 +168,9 @@ def make(shape: Shape, dtype: torch.dtype, layout: str, backward: bool, name: st
 
     def check_backward(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
         _check_definition(shape, x.detach(), rois, output.detach())
-        # The backward is the forward's transpose: <dX, x> = <dY, Y>. Sums over the whole map in float64.
-        left = torch.dot(result.flatten().double(), x.detach().flatten().double()).item()
-        right = torch.dot(grad.flatten().double(), output.detach().flatten().double()).item()
-        bound = DEFINITION_TOLERANCE[dtype] * (grad.double().norm() * output.detach().double().norm()).item()
-        assert abs(left - right) <= bound, f"roi_align's backward is not the forward's transpose: {left} and {right}"
+        check_transpose(x.detach(), result, output.detach(), grad, DEFINITION_TOLERANCE[dtype])
         if peer_result is not None and comparable:
-            _close("torchvision's backward", result, peer_result, tolerance)
+            check_close("torchvision's backward", result, peer_result, tolerance)
 
     return Trial(run, peer, peer_name, check_backward, lambda _: costs())
 

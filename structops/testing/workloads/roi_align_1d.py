@@ -9,7 +9,7 @@ import torch
 
 from structops import ops
 from structops.reference.roi_align_1d import roi_align_1d as definition
-from structops.testing.workloads import Cost, Trial, Workload, generator, torchvision_ops
+from structops.testing.workloads import Cost, Trial, Workload, check_close, generator, torchvision_ops
 
 # torchvision's fp32 coordinates cost it up to 3e-5 of the scale of a sequence of 1000 steps.
 PEER_TOLERANCE, DEFINITION_TOLERANCE, CHECKED = 1e-4, 1e-5, 8
@@ -46,11 +46,6 @@ def cost(shape: Shape, itemsize: int) -> Cost:
     return Cost(moved, 2 * outputs * 2 * shape.sampling_ratio)
 
 
-def _close(name: str, got: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
-    error, allowed = (got - wanted).abs().max().item(), tolerance * wanted.abs().max().item()
-    assert error <= allowed, f"roi_align_1d differs from {name} by {error:.2e}, allowed {allowed:.2e}"
-
-
 def make(shape: Shape, channels_fastest: bool, backward: bool, name: str, device: torch.device) -> Trial:
     draw = generator(name)
     x = torch.randn(shape.videos, shape.channels, shape.steps, generator=draw).to(device)
@@ -69,9 +64,10 @@ def make(shape: Shape, channels_fastest: bool, backward: bool, name: str, device
         some = torch.linspace(0, shape.segments - 1, CHECKED, device=device).long()
         with torch.no_grad():
             wanted = definition(x.double(), segments[some], shape.bins, scale, ratio)
-            _close("the definition", run()[some].double(), wanted, DEFINITION_TOLERANCE)
+            check_close("the definition", run()[some].double(), wanted, DEFINITION_TOLERANCE)
         if peer_result is not None:
-            _close("torchvision", result, peer_result.squeeze(2) if result.dim() < 4 else peer_result, PEER_TOLERANCE)
+            peer_result = peer_result.squeeze(2) if result.dim() < 4 else peer_result
+            check_close("torchvision", result, peer_result, PEER_TOLERANCE)
 
     if backward:
         x.requires_grad_()

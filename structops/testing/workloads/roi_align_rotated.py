@@ -14,14 +14,12 @@ import torch
 
 from structops import ops
 from structops.reference import roi_align_rotated as definition
-from structops.testing.workloads import Cost, Trial, Workload, generator
+from structops.testing.workloads import LAYOUTS, SHORT, Cost, Trial, Workload, check_close, check_transpose, generator
 
 # The peer computes sampling points in float32, in units of half the map.
 PEER_TOLERANCE = 2e-4
 DEFINITION_TOLERANCE = {torch.float32: 1e-5, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
 CHECKED_ROIS = 16
-SHORT = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-LAYOUTS = {"nhwc": torch.channels_last, "nchw": torch.contiguous_format}
 
 
 @dataclass(frozen=True)
@@ -107,12 +105,6 @@ def upright(shape: Shape, x: torch.Tensor, rois: torch.Tensor) -> torch.Tensor:
     return ops.roi_align(x, boxes, shape.pooled, 1 / shape.stride, shape.sampling_ratio, True)
 
 
-def _close(name: str, got: torch.Tensor, wanted: torch.Tensor, tolerance: float) -> None:
-    error = (got.float() - wanted.float()).abs().max().item()
-    allowed = tolerance * wanted.abs().max().item()
-    assert error <= allowed, f"roi_align_rotated differs from {name} by {error:.2e}, allowed {allowed:.2e}"
-
-
 def make(shape: Shape, dtype: torch.dtype, layout: str, backward: bool, name: str, device: torch.device) -> Trial:
     draw = generator(name)
     x = torch.randn(1, shape.channels, shape.height, shape.width, generator=draw)
@@ -131,7 +123,7 @@ def make(shape: Shape, dtype: torch.dtype, layout: str, backward: bool, name: st
 
     def check_forward(result: torch.Tensor) -> None:
         wanted = definition.roi_align_rotated(x.detach().double(), rois[some], *shape.options())
-        _close("the definition", result[some], wanted, DEFINITION_TOLERANCE[dtype])
+        check_close("the definition", result[some], wanted, DEFINITION_TOLERANCE[dtype])
 
     tolerance = max(PEER_TOLERANCE, DEFINITION_TOLERANCE[dtype])
     if not backward:
@@ -139,7 +131,7 @@ def make(shape: Shape, dtype: torch.dtype, layout: str, backward: bool, name: st
         def check(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
             check_forward(result)
             if peer_result is not None:
-                _close(peer_name, result, peer_result, tolerance)
+                check_close(peer_name, result, peer_result, tolerance)
 
         return Trial(run, peer, peer_name, check, lambda _: costs())
 
@@ -152,13 +144,9 @@ def make(shape: Shape, dtype: torch.dtype, layout: str, backward: bool, name: st
 
     def check_backward(result: torch.Tensor, peer_result: torch.Tensor | None) -> None:
         check_forward(output.detach())
-        # The backward is the forward's transpose: <dX, x> = <dY, Y>. Sums over the whole map in float64.
-        left = torch.dot(result.flatten().double(), x.detach().flatten().double()).item()
-        right = torch.dot(grad.flatten().double(), output.detach().flatten().double()).item()
-        bound = DEFINITION_TOLERANCE[dtype] * (grad.double().norm() * output.detach().double().norm()).item()
-        assert abs(left - right) <= bound, f"the backward is not the forward's transpose: {left} and {right}"
+        check_transpose(x.detach(), result, output.detach(), grad, DEFINITION_TOLERANCE[dtype])
         if peer_result is not None:
-            _close(f"{peer_name}'s backward", result, peer_result, tolerance)
+            check_close(f"{peer_name}'s backward", result, peer_result, tolerance)
 
     return Trial(
         lambda: torch.autograd.grad(output, x, grad, retain_graph=True)[0],

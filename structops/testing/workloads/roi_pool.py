@@ -10,8 +10,8 @@ import torch
 
 from structops import ops
 from structops.reference import roi_pool as definition
-from structops.testing.workloads import Cost, Trial, Workload, generator, torchvision_ops
-from structops.testing.workloads.roi_align import BOX_HEAD, C4_HEAD, LAYOUTS, SHORT, TRAINING, Shape
+from structops.testing.workloads import LAYOUTS, SHORT, Cost, Trial, Workload, generator, torchvision_ops
+from structops.testing.workloads.roi_align import BOX_HEAD, C4_HEAD, TRAINING, Shape
 
 TWO_IMAGES = replace(TRAINING, title="2 images")
 # A maximum is one of the features, so the result is compared bit for bit. A gradient is a sum, whose order is free.

@@ -9,9 +9,8 @@ import torch
 
 from structops import ops
 from structops.reference import sigmoid_focal_loss as definition
-from structops.testing.workloads import Cost, Trial, Workload, generator, torchvision_ops
+from structops.testing.workloads import SHORT, Cost, Trial, Workload, generator, torchvision_ops
 
-SHORT = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 # Of the sum, and of each gradient relative to the largest.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 2.0**-9, torch.bfloat16: 2.0**-7}
 CHECKED_ROWS = 64

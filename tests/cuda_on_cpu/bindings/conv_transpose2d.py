@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from structops._layout import memory_format
+from structops.reference.conv_transpose2d import output_size
 from structops.testing import Case
 from structops.testing.cases.conv_transpose2d import arguments
 
@@ -54,8 +55,7 @@ def conv_transpose2d(
     negative_slope,
     residual_after_activation,
 ) -> torch.Tensor:
-    axes = zip(input.shape[2:], weight.shape[2:], stride, padding, output_padding, dilation, strict=True)
-    size = [(n - 1) * s - 2 * p + d * (k - 1) + extra + 1 for n, k, s, p, extra, d in axes]
+    size = output_size(input, weight, stride, padding, output_padding, dilation)
     layout = memory_format(input)
     out = poisoned(input.shape[0], weight.shape[1] * groups, *size, like=input, memory_format=layout)
     if out.numel() == 0:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from structops.triton_kernels.nms import compute_dtype, round_down
+from structops.triton_kernels._launch import round_down
+from structops.triton_kernels.nms import compute_dtype
 
 from ..emulator import Emulator, poisoned
 from ._nms import sort_by_class

@@ -93,7 +93,7 @@ def test_neither_bitmaps_nor_polygons(masks, found):
         ops.mask_targets(masks, torch.rand(1, 4), torch.zeros(1, dtype=torch.int64), 7)
 
 
-@pytest.mark.parametrize("backend", ["native", "reference"])
+@pytest.mark.parametrize("backend", ["native", "triton", "reference"])
 @pytest.mark.parametrize("coordinate", range(4))
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_a_box_that_is_not_finite(backend, coordinate, value):

@@ -39,6 +39,7 @@ def test_layout_gradient_and_one_graph(make):
     assert torch.autograd.gradcheck(make((2, 3)).double(), x.detach()[:1, :, :2, :2].double().requires_grad_())
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), out)
+    torch.testing.assert_close(layer(x[0]), out[0])
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 8, (2, 5)])

@@ -97,7 +97,8 @@ def _polygon_launch(
     wide = torch.float64 in (points.dtype, boxes.dtype)
     targets = boxes.new_empty((boxes.shape[0], rows, columns), dtype=torch.float64 if wide else torch.float32)
     corners = boxes.double()
-    sides = (corners[:, 2:] - corners[:, :2]).clamp(min=0.1)
+    sides = corners[:, 2:] - corners[:, :2]
+    sides = sides.masked_fill((sides < 0.1) & sides.isfinite(), 0.1)  # of minus infinity, clamp would make a side too
     block = min(256, triton.next_power_of_2(rows * columns))
     arguments = {
         "points": points.double().contiguous(),

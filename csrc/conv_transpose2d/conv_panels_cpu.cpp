@@ -116,6 +116,8 @@ void PanelKeeper::keep(PanelOrder order, std::shared_ptr<const Panels> panels, i
     store().forget(*met);
     met->fingerprint = fingerprint_;
   }
+  for (const Weights::Kept& kept : met->kept)
+    if (kept.order == order) return;  // another thread met the same weights at the same time
   store().keep(*met, {std::move(order), std::move(panels), bytes});
 }
 

@@ -9,8 +9,8 @@
 
 namespace structops {
 
-constexpr int64_t kLargestConvTransposeStep = 1
-                                              << 20;  // of strides, paddings and dilations: products stay far from 2^63
+// Products of a step (or the number of groups) and a size stay far from 2^63.
+constexpr int64_t kLargestConvTransposeStep = int64_t{1} << 20, kLargestConvTransposeSize = int64_t{1} << 40;
 
 inline void check_steps(const char* op, const char* name, const std::vector<int64_t>& steps, int64_t least) {
   STRUCTOPS_CHECK(steps.size() == 2, op, ": ", name, " must have 2 numbers (height, width), got ", steps.size());
@@ -35,7 +35,8 @@ inline void check_conv_transpose(const char* op, const char* name, const Tensor&
   check_steps(op, "stride", stride, 1);
   check_steps(op, "padding", padding, 0);
   check_steps(op, "dilation", dilation, 1);
-  STRUCTOPS_CHECK(groups >= 1, op, ": groups must be at least 1, got ", groups);
+  STRUCTOPS_CHECK(groups >= 1 && groups <= kLargestConvTransposeStep, op, ": groups must be from 1 to ",
+                  kLargestConvTransposeStep, ", got ", groups);
 }
 
 // weight [in_channels, out_channels / groups, kernel_height, kernel_width]
@@ -114,6 +115,9 @@ inline void check_conv_transpose_sizes(const char* op, const ConvTransposeParams
   const int64_t kernel[2] = {p.kernel_height, p.kernel_width}, stride[2] = {p.stride_height, p.stride_width};
   const int64_t padding[2] = {p.padding_height, p.padding_width}, dilation[2] = {p.dilation_height, p.dilation_width};
   for (int axis = 0; axis < 2; ++axis) {
+    for (const int64_t length : {in[axis], kernel[axis]})
+      STRUCTOPS_CHECK(length <= kLargestConvTransposeSize, op, ": input and kernel must not be longer than ",
+                      kLargestConvTransposeSize, ", got ", length);
     const int64_t extra =
         out[axis] - conv_transpose_extent(in[axis], kernel[axis], stride[axis], padding[axis], dilation[axis]);
     STRUCTOPS_CHECK(in[axis] >= 1 && extra >= 0 && extra < std::max(stride[axis], dilation[axis]), op,

@@ -49,7 +49,9 @@ class NearestUpsample2d(_Upsample2d):
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         size = [n * f for n, f in zip(input.shape[-2:], self.scale_factor, strict=True)]
-        return nn.functional.interpolate(input, size, mode="nearest-exact")
+        maps = input[None] if input.dim() == 3 else input  # torch's other layers take a map without a batch
+        found = nn.functional.interpolate(maps, size, mode="nearest-exact")
+        return found[0] if input.dim() == 3 else found
 
 
 class BedOfNailsUpsample2d(_Upsample2d):

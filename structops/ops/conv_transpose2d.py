@@ -19,7 +19,8 @@ from structops._checks import require
 from structops._layout import memory_format
 from structops.reference.conv_transpose2d import ACTIVATIONS, extent, output_size
 
-LARGEST_STEP = 2**20  # of strides, paddings and dilations: products stay far from 2^63
+# Products of a step (or the number of groups) and a size stay far from 2^63.
+LARGEST_STEP, LARGEST_SIZE = 2**20, 2**40
 NONE, RELU, LEAKY_RELU, GELU, SILU, SIGMOID = range(len(ACTIVATIONS))
 OP = "conv_transpose2d"
 
@@ -157,7 +158,9 @@ def _check_common(op: str, name: str, first, stride, padding, groups, dilation) 
     _check_steps(op, "stride", stride, 1)
     _check_steps(op, "padding", padding, 0)
     _check_steps(op, "dilation", dilation, 1)
-    require(groups >= 1, lambda: f"{op}: groups must be at least 1, got {groups}")
+    message = f"{op}: groups must be from 1 to {LARGEST_STEP}, got {groups}"
+    for holds in (groups >= 1, groups <= LARGEST_STEP):
+        require(holds, lambda: message)
 
 
 def _check_weight(op: str, weight, first, name: str, groups) -> None:
@@ -220,6 +223,9 @@ def _check(
 def _check_sizes(op: str, size, out, kernel, stride, padding, dilation) -> None:
     """Whether an output of this size comes from an input of that one: the difference is an output_padding."""
     for n, m, k, s, p, d in zip(size, out, kernel, stride, padding, dilation, strict=True):
+        for length in (n, k):
+            largest = f"{op}: input and kernel must not be longer than {LARGEST_SIZE}, got {length}"
+            require(length <= LARGEST_SIZE, lambda largest=largest: largest)  # type: ignore[misc]
         message = f"{op}: grad must have the size of the output for that input, kernel and stride, got {m} for an input"
         message = f"{message} of {n}"
         extra = m - extent(n, k, s, p, d)

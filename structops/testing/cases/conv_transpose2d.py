@@ -181,7 +181,7 @@ ERRORS = (
     ErrorCase("weight-channels", _refused(weight=torch.zeros(3, 2, 2, 2)), r"weight must be \[4 input channels"),
     ErrorCase("weight-kernel", _refused(weight=torch.zeros(4, 2, 0, 2)), r"weight must have a kernel"),
     ErrorCase("groups", _refused(groups=3), r"groups must divide the 4 input channels"),
-    ErrorCase("groups-zero", _refused(groups=0), r"groups must be at least 1"),
+    ErrorCase("groups-zero", _refused(groups=0), r"groups must be from 1"),
     ErrorCase("stride-zero", _refused(stride=(1, 0)), r"stride must be from 1"),
     ErrorCase("stride-three", _refused(stride=(1, 1, 1)), r"stride must be a whole number or 2"),
     ErrorCase("stride-fraction", _refused(stride=2.0), r"stride must be a whole number or 2"),
@@ -197,6 +197,7 @@ ERRORS = (
     ErrorCase("output-padding-negative", _refused(output_padding=-1), r"output_padding must be from 0"),
     ErrorCase("bias-size", _refused(bias=torch.zeros(4)), r"bias must be \[2\]"),
     ErrorCase("bias-number", _refused(bias=1.0), r"bias must be a tensor or None, got 1.0"),
+    ErrorCase("groups-huge", _refused(groups=2**62), r"groups must be from 1 to"),
     ErrorCase("groups-text", _refused(groups="2"), r"groups must be a whole number of 64 bits, got '2'"),
     ErrorCase("groups-enormous", _refused(groups=2**63), r"groups must be a whole number of 64 bits"),
     ErrorCase("bias-integer", _refused(bias=torch.zeros(2).int()), r"bias must be float16"),
@@ -211,6 +212,7 @@ ERRORS = (
     ErrorCase("slope-none", _refused(negative_slope=None), r"negative_slope must be a number, got NoneType"),
     ErrorCase("activation", _refused(activation="tanh"), r"activation must be one of none, relu"),
     ErrorCase("grad-channels", _op(GRAD_INPUT, grad=torch.zeros(1, 3, 6, 6)), r"grad must have 2 chan", op=GRAD_INPUT),
+    ErrorCase("grad-huge", _op(GRAD_INPUT, height=2**62), r"must not be longer than", op=GRAD_INPUT),
     ErrorCase("grad-size", _op(GRAD_INPUT, height=2), r"grad must have the size of the output", op=GRAD_INPUT),
     ErrorCase(
         "grad-weight-type", _op(GRAD_INPUT, weight=torch.zeros(4, 2, 2, 2).half()), r"weight must", op=GRAD_INPUT

@@ -62,7 +62,7 @@ inline Product forward_product(const ConvTransposeParams& p, const PhaseGroup& y
 }
 
 // Where the channels of a pixel are next to each other, so are those of neighbouring pixels: the phases of a row become
-// one run, whose channel counts on. For a product of all channels and exact phase groups.
+// one run, whose channel counts on. For a product of all channels.
 inline void join_pixels(const ConvTransposeParams& p, Product& product) {
   const int64_t pixels = p.stride_width, channels = p.out_channels;
   if (p.groups > 1 || static_cast<int64_t>(product.runs.size()) % pixels != 0) return;

@@ -72,11 +72,16 @@ inline void put_channels(const Tile<A>& tile, const Position* all, int64_t begin
     const Position& at = all[i];
     const int64_t y0 = at.y * to.stride_y - to.padding_y, x0 = at.x * to.stride_x - to.padding_x;
     for (const Run& run : tile.runs) {
-      const int64_t y = y0 + run.phase_y, x = x0 + run.phase_x, lane = run.lane - tile.first_lane;
-      if (y < 0 || y >= to.height || x < 0 || x >= to.width) continue;
-      const int64_t o = ((at.image * to.height + y) * to.width + x) * to.channels + run.channel;
+      const int64_t y = y0 + run.phase_y, x = x0 + run.phase_x;
+      if (y < 0 || y >= to.height) continue;
+      // Channels of x and of the pixels that follow, some of which may lie outside.
+      const int64_t from = std::max(run.channel, -x * to.channels);
+      const int64_t until = std::min(run.channel + run.count, (to.width - x) * to.channels);
+      if (from >= until) continue;
+      const int64_t lane = run.lane - tile.first_lane + from - run.channel;
+      const int64_t o = ((at.image * to.height + y) * to.width + x) * to.channels + from;
       finish_channels<kKind>(e, sums + i * kTileLanes<A> + lane, tile.scale.data() + lane, tile.offset.data() + lane,
-                             run.count, e.residual ? e.residual + o : nullptr, out + o);
+                             until - from, e.residual ? e.residual + o : nullptr, out + o);
     }
   }
 }

@@ -15,7 +15,7 @@
 constexpr int64_t kComponents = 9;
 constexpr int64_t kSquares = 48;             // whose components share a panel's way through the caches
 constexpr int64_t kSquaresPut = kChunk / 4;  // at a time
-constexpr int64_t kFewestChannels = 64, kFewestPositions = 192;
+constexpr int64_t kFewestChannels = 16, kFewestLanes = 64, kFewestPositions = 192;
 
 // Whether a product has such taps, and enough of everything.
 inline bool in_squares(const Product& p) {
@@ -23,7 +23,7 @@ inline bool in_squares(const Product& p) {
   if (t.size() != 4 || p.step_y != 1 || p.step_x != 1) return false;
   for (int i = 0; i < 4; ++i)
     if (t[i].y != t[0].y + i / 2 || t[i].x != t[0].x + i % 2) return false;
-  return p.depth >= kFewestChannels && p.lanes >= kFewestChannels &&
+  return p.depth >= kFewestChannels && p.lanes >= kFewestLanes &&
          p.batch * p.count_y * p.count_x >= kFewestPositions;
 }
 

@@ -17,7 +17,10 @@ void conv_transpose2d(const ConvTransposeParams& p, const S* input, bool planar,
   // Rows of a planar output want all phases of a row at once, to be written without gaps. An output of one channel, a
   // segmentation head's last, is planar in either layout: pixel by pixel, each would be a vector of its own.
   const bool to_rows = planar || p.out_channels == 1;
-  const auto ys = phase_groups(vertical(p), !to_rows), xs = phase_groups(horizontal(p), !to_rows);
+  // Few channels want the lanes of all phases to fill their vectors; many do without positions at the border that only
+  // some phases have.
+  const bool exact = !to_rows && p.out_channels / p.groups >= kTileLanes<acc_t<S>>;
+  const auto ys = phase_groups(vertical(p), exact), xs = phase_groups(horizontal(p), exact);
   const PanelKeeper keeper = keeper_of(weight, extent(p, strides), p.batch * p.height * p.width, parallel_for);
   std::vector<Product> products;
   for (int64_t group = 0; group < p.groups; ++group)

@@ -5,6 +5,15 @@ struct Position {
   int64_t image, y, x;  // y and x in q of conv_axis.h
 };
 
+// Few channels mostly: the call of memcpy would take longer than it.
+template <class R>
+inline void copy_pixel(const R* from, int64_t channels, R* to) {
+  constexpr int64_t n = 32 / sizeof(R);
+  int64_t i = 0;
+  for (; i + n <= channels; i += n) std::memcpy(to + i, from + i, 32);
+  for (; i < channels; ++i) to[i] = from[i];
+}
+
 // A consecutive part of all positions, and where its pixels are.
 template <class R>
 class Chunk {
@@ -13,10 +22,14 @@ class Chunk {
 
   void at(int64_t begin, int64_t end) {
     count_ = end - begin;
-    const int64_t plane = p_.count_y * p_.count_x;
+    int64_t x = begin % p_.count_x, y = begin / p_.count_x % p_.count_y, image = begin / p_.count_x / p_.count_y;
     for (int64_t i = 0; i < count_; ++i) {
-      const int64_t image = (begin + i) / plane, rest = (begin + i) % plane;
-      positions_[i] = {image, p_.first_y + rest / p_.count_x, p_.first_x + rest % p_.count_x};
+      positions_[i] = {image, p_.first_y + y, p_.first_x + x};
+      pixels_[i] = image * p_.image_stride +
+                   ((p_.first_y + y) * p_.step_y * p_.rows_width + (p_.first_x + x) * p_.step_x) * p_.pixel_stride;
+      if (++x < p_.count_x) continue;
+      x = 0;
+      if (++y == p_.count_y) y = 0, ++image;
     }
   }
   // Copies the pixels of all taps side by side, where that is little: a product of short depths would load and store
@@ -30,7 +43,7 @@ class Chunk {
     bool inside[kChunk];
     for (int64_t t = 0; t < taps; ++t) {
       this->pixels(p_.taps[static_cast<size_t>(t)], pixels, inside);
-      for (int64_t i = 0; i < count_; ++i) std::copy_n(pixels[i], p_.depth, to + i * all + t * p_.depth);
+      for (int64_t i = 0; i < count_; ++i) copy_pixel(pixels[i], p_.depth, to + i * all + t * p_.depth);
     }
     gathered_ = to;
   }
@@ -42,11 +55,13 @@ class Chunk {
   // Pointers to the pixels of a tap, zeros for those outside the image, and which those are. False where all are.
   bool pixels(const Tap& tap, const R** found, bool* inside) const {
     bool any = false;
+    const uint64_t height = static_cast<uint64_t>(p_.rows_height), width = static_cast<uint64_t>(p_.rows_width);
+    const int64_t back = (tap.y * p_.rows_width + tap.x) * p_.pixel_stride;
     for (int64_t i = 0; i < count_; ++i) {
       const Position& at = positions_[i];
-      const int64_t y = at.y * p_.step_y - tap.y, x = at.x * p_.step_x - tap.x;
-      inside[i] = y >= 0 && y < p_.rows_height && x >= 0 && x < p_.rows_width;
-      found[i] = inside[i] ? rows_ + at.image * p_.image_stride + (y * p_.rows_width + x) * p_.pixel_stride : zeros_;
+      inside[i] = static_cast<uint64_t>(at.y * p_.step_y - tap.y) < height &&
+                  static_cast<uint64_t>(at.x * p_.step_x - tap.x) < width;
+      found[i] = inside[i] ? rows_ + (pixels_[i] - back) : zeros_;
       any |= inside[i];
     }
     return any;
@@ -56,6 +71,7 @@ class Chunk {
   const Product& p_;
   const R *rows_, *zeros_;  // zeros: a pixel of them
   Position positions_[kChunk];
+  int64_t pixels_[kChunk];  // where a tap of (0, 0) would find them
   int64_t count_ = 0;
   const R* gathered_ = nullptr;  // [position][tap][channel]
 };

@@ -209,16 +209,49 @@ class StretchedRows {
   A* rows_ = nullptr;
 };
 
-// One row of outputs: sums of stretched rows times the weights of the kernel's row that meets each.
+// Scale and offset of outputs, as patterns like the weights'.
 template <class A>
+class RowAffine {
+ public:
+  explicit RowAffine(const RowAxis& axis) : side_(axis.side), length_(pattern_length<A>(axis)) {
+    scale_.assign(static_cast<size_t>(length_), A(1));
+    offset_.assign(static_cast<size_t>(length_), A(0));
+  }
+
+  // Of the channels from `first` on.
+  template <class S>
+  void prepare(const Epilogue<S, A>& e, int64_t first) {
+    for (size_t i = 0; i < scale_.size(); ++i) {
+      const int64_t channel = first + static_cast<int64_t>(i) % side_;
+      if (e.scale) scale_[i] = e.scale[channel];
+      if (e.offset) offset_[i] = e.offset[channel];
+    }
+  }
+
+  const A* scale() const { return scale_.data(); }
+  const A* offset() const { return offset_.data(); }
+
+ private:
+  const int64_t side_, length_;
+  std::vector<A> scale_, offset_;
+};
+
+// One row of outputs: sums of stretched rows times the weights of the kernel's row that meets each. They go from
+// registers to the output; by way of a row of sums it took half as long again.
+template <class S, class A>
 struct DepthwiseRow {
   static constexpr int64_t n = kLanes<A>;
-  static constexpr int64_t kTogether = 4;     // vectors that share a load of their weights
-  static constexpr int64_t kSome = 4096 / n;  // vectors of sums that stay in the nearest cache, beside what they read
+  static constexpr int64_t kTogether = 4;  // vectors that share a load of their weights
   // A row's pixels that an offset finds, and their weights.
   struct Term {
     const A *pixels, *weights;
     size_t offset;
+  };
+  struct Output {
+    const Epilogue<S, A>& epilogue;
+    const RowAffine<A>& affine;
+    const S* residual;
+    S* out;
   };
   const RowAxis axis;
   const RowTaps taps{axis.pixels};
@@ -237,13 +270,41 @@ struct DepthwiseRow {
           {pixels - taps.offsets[t] * axis.stride, weights + static_cast<int64_t>(t) * pattern_length<A>(axis), t});
   }
 
+  template <Activation kKind>
+  void run(const std::vector<Term>& terms, const Output& to) const {
+    const int64_t all = (axis.out + n - 1) / n;
+    range<kKind, Lacking::taps_and_pixels>(terms, 0, masks.begin, to);
+    if (taps.complete)
+      range<kKind, Lacking::nothing>(terms, masks.begin, masks.end, to);
+    else
+      range<kKind, Lacking::taps>(terms, masks.begin, masks.end, to);
+    range<kKind, Lacking::taps_and_pixels>(terms, masks.end, all, to);
+  }
+
+ private:
+  // Some outputs may lack a tap; and some a pixel, or there are fewer than a vector of them.
   enum class Lacking { nothing, taps, taps_and_pixels };
 
-  // kCount vectors from the v-th output vector on, a cycle apart: phase is that of their first outputs, of which some
-  // may lack a tap, or (of one vector) a pixel.
-  template <Lacking kLacking, int64_t kCount>
-  void vectors(const std::vector<Term>& terms, int64_t v, int64_t phase, A* sums) const {
-    const int64_t x = v * n, step = cycle * n;
+  // Vectors from v to `end`.
+  template <Activation kKind, Lacking kLacking>
+  void range(const std::vector<Term>& terms, int64_t v, int64_t end, const Output& to) const {
+    if (v == end) return;
+    int64_t phase = (v * n + axis.padding) % axis.stride;
+    const auto next = [&] {
+      ++v, phase += step;
+      if (phase >= axis.stride) phase -= axis.stride;
+    };
+    while (kLacking != Lacking::taps_and_pixels && v + kTogether * cycle <= end) {
+      for (const int64_t same = v + cycle; v < same; next()) vectors<kKind, kLacking, kTogether>(terms, v, phase, to);
+      v += (kTogether - 1) * cycle;
+    }
+    for (; v < end; next()) vectors<kKind, kLacking, 1>(terms, v, phase, to);
+  }
+
+  // kCount vectors from the v-th on, a cycle apart: phase is that of their first outputs.
+  template <Activation kKind, Lacking kLacking, int64_t kCount>
+  void vectors(const std::vector<Term>& terms, int64_t v, int64_t phase, const Output& to) const {
+    const int64_t x = v * n, apart = cycle * n;
     Vec<A> sum[kCount] = {};
     for (const Term& term : terms) {
       using Lanes = typename RowMasks<A>::Lanes;
@@ -254,111 +315,60 @@ struct DepthwiseRow {
       if constexpr (kLacking != Lacking::nothing) factor = (Vec<A>)((Lanes)factor & lanes);
       STRUCTOPS_UNROLL
       for (int64_t i = 0; i < kCount; ++i) {
-        Vec<A> pixels = load(term.pixels + x + i * step);
+        Vec<A> pixels = load(term.pixels + x + i * apart);
         if constexpr (kLacking != Lacking::nothing) pixels = (Vec<A>)((Lanes)pixels & lanes);
         sum[i] = multiply_add(pixels, factor, sum[i]);
       }
     }
+    const Vec<A> scale = load(to.affine.scale() + phase), offset = load(to.affine.offset() + phase);
+    const int64_t rest = axis.out - x;
+    if (kLacking == Lacking::taps_and_pixels && rest < n) {
+      const Vec<A> last = to.residual
+                              ? finished<kKind>(to.epilogue, sum[0], scale, offset, load_part(to.residual + x, rest))
+                              : finished<kKind>(to.epilogue, sum[0], scale, offset);
+      return store_part(to.out + x, last, rest);
+    }
     STRUCTOPS_UNROLL
-    for (int64_t i = 0; i < kCount; ++i) store(sums + x + i * step, sum[i]);
-  }
-
-  // Vectors from v to `end`.
-  template <Lacking kLacking>
-  void range(const std::vector<Term>& terms, int64_t v, int64_t end, A* sums) const {
-    if (v == end) return;
-    int64_t phase = (v * n + axis.padding) % axis.stride;
-    const auto next = [&] {
-      ++v, phase += step;
-      if (phase >= axis.stride) phase -= axis.stride;
-    };
-    while (kLacking != Lacking::taps_and_pixels && v + kTogether * cycle <= end) {
-      for (const int64_t same = v + cycle; v < same; next()) vectors<kLacking, kTogether>(terms, v, phase, sums);
-      v += (kTogether - 1) * cycle;
-    }
-    for (; v < end; next()) vectors<kLacking, 1>(terms, v, phase, sums);
-  }
-
-  // done(first, count) is called when so many outputs have their sums, few enough that these are still near.
-  template <class Done>
-  void operator()(const std::vector<Term>& terms, A* sums, const Done& done) const {
-    const int64_t all = (axis.out + n - 1) / n, block = kTogether * cycle, some = (kSome + block - 1) / block * block;
-    for (int64_t v = 0, end; v < all; v = end) {
-      end = std::min(v == 0 ? masks.begin + some : v + some, all);
-      const int64_t begin = std::clamp(masks.begin, v, end), rest = std::clamp(masks.end, begin, end);
-      range<Lacking::taps_and_pixels>(terms, v, begin, sums);
-      if (taps.complete)
-        range<Lacking::nothing>(terms, begin, rest, sums);
-      else
-        range<Lacking::taps>(terms, begin, rest, sums);
-      range<Lacking::taps_and_pixels>(terms, rest, end, sums);
-      done(v * n, std::min(end * n, axis.out) - v * n);
+    for (int64_t i = 0; i < kCount; ++i) {
+      const int64_t o = x + i * apart;
+      store(to.out + o, to.residual ? finished<kKind>(to.epilogue, sum[i], scale, offset, load(to.residual + o))
+                                    : finished<kKind>(to.epilogue, sum[i], scale, offset));
     }
   }
-};
-
-// Scale and offset along a row of pixels, some of them at a time, and the activation.
-template <class S, class A>
-class RowFinish {
- public:
-  RowFinish(const Epilogue<S, A>& e, int64_t side) : epilogue_(e), side_(side) {
-    if (side == 1 || (!e.scale && !e.offset)) return;
-    constexpr int64_t kSome = 256;
-    length_ = std::max<int64_t>(kSome / side, 1) * side;
-    scale_.assign(static_cast<size_t>(length_ + side + kLanes<A>), A(1));
-    offset_.assign(scale_.size(), A(0));
-    for (int64_t i = 0; i < length_ + side; ++i) {
-      if (e.scale) scale_[static_cast<size_t>(i)] = e.scale[i % side];
-      if (e.offset) offset_[static_cast<size_t>(i)] = e.offset[i % side];
-    }
-  }
-
-  // `count` outputs of a row (of one channel, where a pixel is one number) from the first'th on.
-  void operator()(const A* sums, int64_t channel, int64_t first, int64_t count, const S* residual, S* out) const {
-    with_activation(epilogue_.activation, [&](auto kind) {
-      if (length_ == 0) return finish_row<kind()>(epilogue_, sums, channel, count, residual, out);
-      const A *scale = scale_.data() + first % side_, *offset = offset_.data() + first % side_;
-      for (int64_t i = 0; i < count; i += length_)
-        finish_channels<kind()>(epilogue_, sums + i, scale, offset, std::min(length_, count - i),
-                                residual ? residual + i : nullptr, out + i);
-    });
-  }
-
- private:
-  const Epilogue<S, A>& epilogue_;
-  const int64_t side_;
-  int64_t length_ = 0;  // 0: the same numbers for all
-  std::vector<A> scale_, offset_;
 };
 
 template <class S>
 void depthwise(const ConvTransposeParams& p, const S* input, bool planar, const S* weight, const WeightStrides& strides,
                const Epilogue<S, acc_t<S>>& e, S* out, ParallelFor parallel_for) {
   using A = acc_t<S>;
-  constexpr int64_t n = kLanes<A>;
   const int64_t side = planar ? 1 : p.out_channels, maps = p.out_channels / side;  // of an image
-  const DepthwiseRow<A> row({horizontal(p), side});
-  const RowFinish<S, A> finish(e, side);
+  const DepthwiseRow<S, A> row({horizontal(p), side});
   const auto ys = phase_groups(vertical(p), false);
   const auto rows = output_taps(ys, vertical(p));
   const int64_t reach = (p.kernel_height - 1) * p.dilation_height / p.stride_height + 1;
-  // Bands so high that stretching the rows that two of them share costs little.
-  const int64_t band = std::min(p.out_height, std::max<int64_t>(4 * reach * p.stride_height, 16));
+  // Bands so high that stretching the rows that two of them share costs little, but some of them.
+  constexpr int64_t kFewestItems = 8;
+  int64_t band = std::max<int64_t>(4 * reach * p.stride_height, 16);
+  if (p.batch * maps < kFewestItems)
+    band = std::min(band, std::max(reach * p.stride_height, p.out_height / kFewestItems));
+  band = std::min(band, p.out_height);
   const int64_t bands = (p.out_height + band - 1) / band, items = p.batch * maps * bands;
   const double reads =
       double(row.taps.offsets.size()) * double(p.kernel_height) / double(p.stride_height);  // of a vector
-  share(parallel_for, workers_for(double(items * band) * double(row.axis.out) / n * (reads + 1)), items, 1,
+  share(parallel_for, workers_for(double(items * band) * double(row.axis.out) / kLanes<A> * (reads + 1)), items, 1,
         [&](ItemQueue& queue) {
           RowWeights<A> weights(row.axis, p.kernel_height, row.taps);
+          RowAffine<A> affine(row.axis);
           StretchedRows<A> stretched(row.axis, std::min(reach, p.height), row.taps.offsets.back());
-          Scratch<A> sums;  // aligned: without, every vector may be in two lines
-          sums.at_least(row.axis.out + n);
-          std::vector<typename DepthwiseRow<A>::Term> terms;
+          std::vector<typename DepthwiseRow<S, A>::Term> terms;
           int64_t held = -1;  // the channel whose weights are prepared
           for (int64_t item, end; queue.take(item, end);) {
             const int64_t map = item / bands, channel = map % maps, first = item % bands * band;
             const S* pixels = input + map * p.height * p.width * side;
-            if (std::exchange(held, channel) != channel) weights.prepare(weight + channel * strides.in, strides);
+            if (std::exchange(held, channel) != channel) {
+              weights.prepare(weight + channel * strides.in, strides);
+              affine.prepare(e, channel);
+            }
             stretched.forget();
             for (int64_t oy = first; oy < std::min(first + band, p.out_height); ++oy) {
               const OutputTaps& y = rows[static_cast<size_t>(oy)];
@@ -369,8 +379,8 @@ void depthwise(const ConvTransposeParams& p, const S* input, bool planar, const 
                   row.add(terms, stretched.get(pixels, iy), weights.row(y.group->taps[y.phase][t]));
               }
               const int64_t o = (map * p.out_height + oy) * row.axis.out;
-              row(terms, sums.get(), [&](int64_t x, int64_t count) {
-                finish(sums.get() + x, channel, x, count, e.residual ? e.residual + o + x : nullptr, out + o + x);
+              with_activation(e.activation, [&](auto kind) {
+                row.template run<kind()>(terms, {e, affine, e.residual ? e.residual + o : nullptr, out + o});
               });
             }
           }

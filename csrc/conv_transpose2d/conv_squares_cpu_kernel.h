@@ -23,8 +23,7 @@ inline bool in_squares(const Product& p) {
   if (t.size() != 4 || p.step_y != 1 || p.step_x != 1) return false;
   for (int i = 0; i < 4; ++i)
     if (t[i].y != t[0].y + i / 2 || t[i].x != t[0].x + i % 2) return false;
-  return p.depth >= kFewestChannels && p.lanes >= kFewestLanes &&
-         p.batch * p.count_y * p.count_x >= kFewestPositions;
+  return p.depth >= kFewestChannels && p.lanes >= kFewestLanes && p.batch * p.count_y * p.count_x >= kFewestPositions;
 }
 
 // So small that no sum comes near the largest number.

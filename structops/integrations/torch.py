@@ -25,36 +25,47 @@ from structops.ops.conv_transpose2d import lowered
 _torch_conv_transpose2d = functional.conv_transpose2d  # when this is first imported, which is before any patch
 NAME = "conv_transpose2d"
 SMALLEST = 2**14  # output elements: below, the call costs more than the kernel (20 us, torch's 6)
-LARGE = 2**22  # output elements: from here on, in NHWC, memory decides
+LARGE = 2**23  # output elements: from here on torch's fresh memory decides, of small pages
+LARGE_PLANE = 2**16  # output pixels
+
+
+def _multiplies_tiles() -> bool:
+    """Whether oneDNN has matrix instructions for bfloat16 here (AMX)."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: True)())
 
 
 def _faster(input: torch.Tensor, weight: torch.Tensor, stride: Sequence[int], groups: int) -> bool:
-    """Whether structops' kernel beats torch's, as measured on a processor with AVX-512 and AMX.
+    """Whether structops' kernel beats torch's, as measured on an AMD EPYC with AVX-512 BF16 and, for bfloat16 with AMX,
+    on an Intel Xeon.
 
-    Times as fast as torch: float16 2 to 40 and float64 1.4 to 9; depthwise in NHWC 2 to 17, in NCHW 0.1 to 0.8 in
-    float32 and 1.3 to 2.4 in bfloat16, both 8 to 11 at stride 8; grouped bfloat16 4 to 33; dense float32 where less
-    than four taps meet in an output, 1.2 to 4 in NCHW, and in NHWC 1.4 to 1.9 where more than one meets or the output
-    is large, else 0.6 to 0.9. Four taps are 0.8 to 1.5, but 1.1 to 4 at stride 8. Dense bfloat16, for which oneDNN has
-    matrix instructions, is left to torch, except kernels that are no multiple of the stride, 3 to 19; so is everything
-    on a GPU, where nothing was measured.
+    Times as fast as torch, from 16 to 256 channels and 16 x 16 to 128 x 128 pixels: float16 4 to 150, float64 0.5 (the
+    smallest) to 18. Dense float32 with a kernel that is a multiple of its stride 0.9 to 9 in NCHW; in NHWC 1.0 to 2.1
+    where more than one tap meets in an output, else 0.6 to 1.4; other kernels (3 x 3, stride 2) 0.3 to 2.1 in either.
+    Dense bfloat16 of such multiples 1.2 to 8 in NCHW, 0.5 to 2.4 in NHWC, other kernels 0.3 to 1.2; where AMX is, these
+    are 3 to 19, and the multiples are torch's. Depthwise bfloat16 with a stride 1.5 to 68; float32 1.0 to 7 for large
+    planes in NCHW, 1.6 to 42 of 3 channels, 0.3 to 1.2 otherwise, and in NHWC 0.4 to 1.5 unless it is large, then 3 to
+    4. Everything on a GPU, where nothing was measured, is left to torch.
     """
-    height, width = input.shape[2:]
-    elements = input.shape[0] * weight.shape[1] * groups * height * width * stride[0] * stride[1]  # about
+    height, width = input.shape[2] * stride[0], input.shape[3] * stride[1]  # of the output, about
+    elements = input.shape[0] * weight.shape[1] * groups * height * width
     if input.device.type != "cpu" or elements < SMALLEST:
         return False
     dtype, last = lowered("cpu", input.dtype), not input.is_contiguous()
-    strided, long_strided = min(stride) > 1, min(stride) >= 8
     if dtype in (torch.float16, torch.float64):
         return True
-    kernel = weight.shape[2:]
+    kernel, strided = weight.shape[2:], min(stride) > 1
+    multiple = all(k % s == 0 for k, s in zip(kernel, stride, strict=True))
     if dtype == torch.bfloat16:
-        uneven = any(k % s for k, s in zip(kernel, stride, strict=True))
-        return (strided and (uneven or groups > 1)) or (last and groups == weight.shape[0])
+        if groups > 1 or not strided:
+            return strided
+        return not multiple if _multiplies_tiles() else multiple and (not last or min(stride) >= 8)
     if groups > 1:
-        return groups == weight.shape[0] and (last or long_strided)
-    few_taps = all(k < 2 * s for k, s in zip(kernel, stride, strict=True))
-    overlapping = any(k > s for k, s in zip(kernel, stride, strict=True))
-    return long_strided or (strided and few_taps and (not last or overlapping or elements >= LARGE))
+        few_or_large = groups <= 4 or height * width >= LARGE_PLANE
+        return groups == weight.shape[0] and (elements >= LARGE if last else few_or_large)
+    if not strided or elements >= LARGE:
+        return strided
+    overlapping = all(k > s for k, s in zip(kernel, stride, strict=True))
+    return multiple and (not last or (overlapping and (weight.shape[1] >= 32 or min(stride) >= 4)))
 
 
 def _plain(*tensors: torch.Tensor | None) -> bool:

@@ -19,8 +19,9 @@ CL = torch.channels_last
 
 
 @pytest.fixture(autouse=True)
-def _as_shipped():
+def _as_shipped(monkeypatch):
     torch.manual_seed(0)
+    monkeypatch.setattr(integration, "_multiplies_tiles", lambda: False)  # whatever this machine does
     yield
     structops.unpatch()
     assert F.conv_transpose2d is theirs
@@ -31,20 +32,23 @@ def _as_shipped():
 # What goes to which: shape of the input, of the weight, options, type, layouts.
 OURS = {
     "unet": ((1, 16, 16, 16), (16, 16, 2, 2), {"stride": 2}),
-    "channels-last": ((2, 16, 16, 16), (16, 16, 3, 3), {"stride": 2, "padding": 1, "output_padding": 1}, None, CL),
-    "large": ((1, 4, 256, 256), (4, 16, 2, 2), {"stride": (2, 2)}, None, CL),
+    "channels-last": ((2, 16, 16, 16), (16, 32, 4, 4), {"stride": 2, "padding": 1}, None, CL),
+    "large": ((1, 2, 512, 512), (2, 8, 2, 2), {"stride": (2, 2)}, None, CL),
     "fcn": ((1, 5, 9, 8), (5, 5, 16, 16), {"stride": 8, "padding": (4,)}),
-    "depthwise": ((1, 24, 32, 32), (24, 1, 3, 3), {"groups": 24}, None, CL),
+    "depthwise": ((1, 3, 32, 32), (3, 1, 8, 8), {"groups": 3, "stride": 4}),
     "double": ((1, 16, 32, 32), (16, 16, 3, 3), {"dilation": 2}, torch.float64),
     "half": ((1, 16, 32, 32), (16, 16, 3, 3), {}, torch.float16),
-    "uneven-bfloat16": ((1, 16, 32, 32), (16, 16, 3, 3), {"stride": 2}, torch.bfloat16),
+    "bfloat16": ((1, 16, 16, 16), (16, 16, 2, 2), {"stride": 2}, torch.bfloat16),
     "grouped-bfloat16": ((1, 16, 16, 16), (16, 8, 2, 2), {"groups": 2, "stride": 2}, torch.bfloat16),
 }
 TORCHS = {
     "small": ((1, 4, 8, 8), (4, 4, 2, 2), {"stride": 2}),
     "no-stride": ((1, 16, 32, 32), (16, 16, 3, 3), {}),
+    "uneven": ((1, 16, 32, 32), (16, 16, 3, 3), {"stride": 2}),
+    "uneven-bfloat16": ((1, 16, 32, 32), (16, 16, 3, 3), {"stride": 2}, torch.bfloat16),
     "depthwise-contiguous": ((1, 24, 32, 32), (24, 1, 3, 3), {"groups": 24}),
-    "bfloat16": ((1, 16, 16, 16), (16, 16, 2, 2), {"stride": 2}, torch.bfloat16),
+    "depthwise-channels-last": ((1, 24, 32, 32), (24, 1, 4, 4), {"groups": 24, "stride": 2}, None, CL),
+    "bfloat16-channels-last": ((1, 16, 16, 16), (16, 16, 2, 2), {"stride": 2}, torch.bfloat16, CL),
     "copies-channels-last": ((1, 16, 16, 16), (16, 16, 2, 2), {"stride": 2}, None, CL),
     "unbatched": ((16, 16, 16), (16, 16, 2, 2), {"stride": 2}),
     "weight-channels-last": ((1, 16, 16, 16), (16, 16, 2, 2), {"stride": 2}, None, None, CL),
@@ -73,6 +77,15 @@ def test_who_computes_what(name, ran):
     torch.testing.assert_close(found, expected, **tolerance)
 
 
+def test_matrix_instructions_are_left_to_torch(ran, monkeypatch):
+    monkeypatch.setattr(integration, "_multiplies_tiles", lambda: True)
+    for name, expected in ((OURS["bfloat16"], []), (TORCHS["uneven-bfloat16"], ["conv_transpose2d"])):
+        x, weight, bias, options = draw(*name)
+        with structops.patch("torch"):
+            F.conv_transpose2d(x, weight, bias, **options)
+        assert ran == expected
+
+
 def test_opt_in():
     with structops.patch():
         assert F.conv_transpose2d is theirs
@@ -97,8 +110,9 @@ def test_module_in_inference_autocast_and_training(ran):
                 assert layer(x).dtype == torch.float16
             assert ran == ["conv_transpose2d"] * 2
             with torch.autocast("cpu", torch.bfloat16):
-                assert layer(x).dtype == torch.bfloat16
-            assert ran == ["conv_transpose2d"] * 2  # dense bfloat16 is torch's
+                last = x.contiguous(memory_format=CL)
+                assert layer(last).dtype == torch.bfloat16
+            assert ran == ["conv_transpose2d"] * 2  # which is torch's
 
 
 @torch.no_grad()

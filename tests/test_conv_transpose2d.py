@@ -199,6 +199,10 @@ COMBINED = {
     "stride 4 by 3": ((1, 64, 14, 14), 64, {"kernel_size": (8, 6), "stride": (4, 3), "padding": (2, 1)}),
     "groups": ((1, 128, 14, 14), 128, {"kernel_size": 4, "stride": 2, "padding": 1, "groups": 2}),
     "deep": ((1, 300, 14, 14), 64, {"kernel_size": 4, "stride": 2, "padding": 1}),
+    "few channels": ((1, 17, 18, 15), 19, {"kernel_size": 4, "stride": 2, "padding": 1}),
+    # Some of these two taps are zeros.
+    "3 taps": ((2, 65, 15, 13), 70, {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1}),
+    "5 by 3 taps": ((1, 24, 16, 21), 20, {"kernel_size": (5, 3), "stride": (3, 2), "padding": (2, 0)}),
 }
 
 
@@ -209,7 +213,7 @@ def test_combined_taps(name, layout):
     torch.manual_seed(0)
     module = torch.nn.ConvTranspose2d(shape[1], channels, **options).to(memory_format=layout)
     x = torch.randn(shape).contiguous(memory_format=layout)
-    steps = {k: getattr(module, k) for k in ("stride", "padding", "groups")}
+    steps = {k: getattr(module, k) for k in ("stride", "padding", "output_padding", "groups")}
     with torch.no_grad():
         wanted = module.double()(x.double())
         module.float()
@@ -220,10 +224,11 @@ def test_combined_taps(name, layout):
 
 @pytest.mark.parametrize("extreme", [float("inf"), float("-inf"), float("nan"), 3e38, -2e25])
 @pytest.mark.parametrize("where", ["input", "weight"])
-def test_combined_taps_keep_extremes_where_they_belong(where, extreme):
+@pytest.mark.parametrize("kernel", [4, 3])
+def test_combined_taps_keep_extremes_where_they_belong(kernel, where, extreme):
     """A difference of infinities, or of numbers far apart, must not reach outputs that have no part in them."""
     torch.manual_seed(0)
-    tensors = {"input": torch.randn(1, 64, 14, 15), "weight": torch.randn(64, 64, 4, 4) / 16}
+    tensors = {"input": torch.randn(1, 64, 14, 15), "weight": torch.randn(64, 64, kernel, kernel) / 16}
     tensors[where].view(-1)[1234] = extreme
     found = ops.conv_transpose2d(**tensors, stride=2, padding=1).double()
     wanted = F.conv_transpose2d(*(t.double() for t in tensors.values()), stride=2, padding=1)

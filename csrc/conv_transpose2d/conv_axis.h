@@ -33,6 +33,16 @@ inline Axis horizontal(const ConvTransposeParams& p) {
   return {p.width, p.out_width, p.kernel_width, p.stride_width, p.padding_width, p.dilation_width};
 }
 
+// Whether some phases have two taps and some one: 3 taps and stride 2. With zeros for the taps that are missing they
+// are one group, of twice its stride; where numbers are finite, that changes nothing.
+inline bool widens(const Axis& axis) {
+  return axis.dilation == 1 && axis.stride < axis.kernel && axis.kernel < 2 * axis.stride;
+}
+inline Axis widened(Axis axis) {
+  axis.kernel = 2 * axis.stride;
+  return axis;
+}
+
 inline std::vector<PhaseGroup> phase_groups(const Axis& axis, bool exact) {
   std::vector<PhaseGroup> groups;
   for (int64_t phase = 0; phase < axis.stride; ++phase) {

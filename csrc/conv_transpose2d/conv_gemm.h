@@ -28,7 +28,8 @@ struct Product {
   int64_t first_y, first_x, count_y, count_x;  // positions
   int64_t step_y, step_x;                      // pixels of the image a position
   std::vector<Tap> taps;
-  // Where a tap of a lane has its weights in the tensor: weight[source[tap * lanes + lane] + channel * source_stride]
+  // Where a tap of a lane has its weights in the tensor: weight[source[tap * lanes + lane] + channel * source_stride];
+  // -1: they are zeros.
   std::vector<int64_t> source;
   int64_t source_stride, lanes;
   std::vector<Run> runs;  // in order of their lanes

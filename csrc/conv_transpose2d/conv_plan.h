@@ -53,8 +53,10 @@ inline Product forward_product(const ConvTransposeParams& p, const PhaseGroup& y
         for (int64_t o = 0; o < outer; ++o)
           for (int64_t i = 0; i < inner; ++i) {
             const int64_t channel = planar ? o : i, x = planar ? i : o;
-            product.source.push_back(group * product.depth * w.in + channel * w.out + ys.taps[y][ty] * w.y +
-                                     xs.taps[x][tx] * w.x);
+            const int64_t ky = ys.taps[y][ty], kx = xs.taps[x][tx];
+            const bool exists = ky < p.kernel_height && kx < p.kernel_width;
+            product.source.push_back(exists ? group * product.depth * w.in + channel * w.out + ky * w.y + kx * w.x
+                                            : -1);
           }
       }
     }

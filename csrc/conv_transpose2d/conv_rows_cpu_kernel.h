@@ -41,7 +41,8 @@ bool pack_panels(const Product& p, const W* weight, R* panels, ParallelFor paral
         for (int64_t k = 0; k < p.depth; k += pair)
           for (int64_t l = 0; l < lanes; ++l)
             for (int64_t j = 0; j < pair; ++j, ++to) {
-              const A value = l < count ? static_cast<A>(weight[source[l] + (k + j) * p.source_stride]) : A(0);
+              const bool exists = l < count && source[l] >= 0;
+              const A value = exists ? static_cast<A>(weight[source[l] + (k + j) * p.source_stride]) : A(0);
               all &= value - value == 0;
               *to = static_cast<R>(value);
             }

@@ -6,7 +6,7 @@
 // with m0 = (e0 - e1) a, m1 = e1 (a + b), m2 = (e2 - e1) b. In both directions, a square of 2 x 2 positions has nine
 // such products, each over all channels: nine matrix products, whose inputs (of pixels) serve all lanes, and whose
 // weights are packed already. A kernel that is twice its stride, as pose networks and generators have them, has two
-// taps in either direction in every phase.
+// taps in either direction in every phase; one of 3 taps and stride 2 has them with zeros beside (widens()).
 //
 // Nothing is multiplied by more than one or divided, so errors grow by no more than the additions: results differ from
 // the direct sum's by rounding of the largest term. That a sum is the difference of larger ones forbids infinities,

@@ -19,20 +19,29 @@ void conv_transpose2d(const ConvTransposeParams& p, const S* input, bool planar,
   const bool to_rows = planar || p.out_channels == 1;
   // Few channels want the lanes of all phases to fill their vectors; many do without positions at the border that only
   // some phases have.
-  const bool exact = !to_rows && p.out_channels / p.groups >= kTileLanes<acc_t<S>>;
-  const auto ys = phase_groups(vertical(p), exact), xs = phase_groups(horizontal(p), exact);
-  const PanelKeeper keeper = keeper_of(weight, extent(p, strides), p.batch * p.height * p.width, parallel_for);
+  const bool many = p.out_channels / p.groups >= kTileLanes<acc_t<S>>, exact = !to_rows && many;
+  const auto plan = [&](const Axis& vertical, const Axis& horizontal) {
+    const auto ys = phase_groups(vertical, exact), xs = phase_groups(horizontal, exact);
+    std::vector<Product> products;
+    for (int64_t group = 0; group < p.groups; ++group)
+      for (const PhaseGroup& y : ys)
+        for (const PhaseGroup& x : xs) {
+          products.push_back(forward_product(p, y, x, strides, group, to_rows));
+          if (!to_rows) join_pixels(p, products.back());
+        }
+    return products;
+  };
   std::vector<Product> products;
-  for (int64_t group = 0; group < p.groups; ++group)
-    for (const PhaseGroup& y : ys)
-      for (const PhaseGroup& x : xs) {
-        products.push_back(forward_product(p, y, x, strides, group, to_rows));
-        if (!to_rows) join_pixels(p, products.back());
-      }
   bool squares = false;
-  if constexpr (std::is_same_v<R, float>)
+  if constexpr (std::is_same_v<R, float>) {
+    const bool wide = !exact && widens(vertical(p)) && widens(horizontal(p));
+    products = wide ? plan(widened(vertical(p)), widened(horizontal(p))) : plan(vertical(p), horizontal(p));
     squares = std::any_of(products.begin(), products.end(), in_squares) &&
               tame(rows.data, p.batch * p.in_channels * p.height * p.width, parallel_for);
+    if (wide && !squares) products.clear();
+  }
+  if (products.empty()) products = plan(vertical(p), horizontal(p));
+  const PanelKeeper keeper = keeper_of(weight, extent(p, strides), p.batch * p.height * p.width, parallel_for);
   std::vector<Task<R, acc_t<S>>> tasks;
   for (Product& product : products) {
     const int64_t group = product.runs[0].channel / (p.out_channels / p.groups);

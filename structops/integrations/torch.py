@@ -39,8 +39,9 @@ def _faster(input: torch.Tensor, weight: torch.Tensor, stride: Sequence[int], gr
     on an Intel Xeon.
 
     Times as fast as torch, from 16 to 256 channels and 16 x 16 to 128 x 128 pixels: float16 4 to 150, float64 0.5 (the
-    smallest) to 18. Dense float32 with a kernel that is a multiple of its stride 0.9 to 9 in NCHW; in NHWC 1.0 to 2.1
-    where more than one tap meets in an output, else 0.6 to 1.4; other kernels (3 x 3, stride 2) 0.3 to 2.1 in either.
+    smallest) to 18. Dense float32 with a kernel that is a multiple of its stride, or less than twice it (3 x 3, stride
+    2), 0.8 to 9 in NCHW; in NHWC 1.0 to 2.1 for such multiples where more than one tap meets in an output, else 0.6 to
+    1.4, and for the others 1.1 to 1.6 from 128 channels on, before 0.5 to 1.6.
     Dense bfloat16 of such multiples 1.2 to 8 in NCHW, 0.5 to 2.4 in NHWC, other kernels 0.3 to 1.2; where AMX is, these
     are 3 to 19, and the multiples are torch's. Depthwise bfloat16 with a stride 1.5 to 68; float32 1.0 to 7 for large
     planes in NCHW, 1.6 to 42 of 3 channels, 0.3 to 1.2 otherwise, and in NHWC 0.4 to 1.5 unless it is large, then 3 to
@@ -64,8 +65,12 @@ def _faster(input: torch.Tensor, weight: torch.Tensor, stride: Sequence[int], gr
         return groups == weight.shape[0] and (elements >= LARGE if last else few_or_large)
     if not strided or elements >= LARGE:
         return strided
-    overlapping = all(k > s for k, s in zip(kernel, stride, strict=True))
-    return multiple and (not last or (overlapping and (weight.shape[1] >= 32 or min(stride) >= 4)))
+    overlapping = all(s < k for k, s in zip(kernel, stride, strict=True))
+    between = all(s < k < 2 * s for k, s in zip(kernel, stride, strict=True))
+    if not last:
+        return multiple or between
+    channels = weight.shape[1]
+    return (multiple and overlapping and (channels >= 32 or min(stride) >= 4)) or (between and channels >= 128)
 
 
 def _plain(*tensors: torch.Tensor | None) -> bool:

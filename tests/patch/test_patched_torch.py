@@ -34,6 +34,7 @@ OURS = {
     "unet": ((1, 16, 16, 16), (16, 16, 2, 2), {"stride": 2}),
     "channels-last": ((2, 16, 16, 16), (16, 32, 4, 4), {"stride": 2, "padding": 1}, None, CL),
     "large": ((1, 2, 512, 512), (2, 8, 2, 2), {"stride": (2, 2)}, None, CL),
+    "uneven": ((1, 16, 32, 32), (16, 16, 3, 3), {"stride": 2}),
     "fcn": ((1, 5, 9, 8), (5, 5, 16, 16), {"stride": 8, "padding": (4,)}),
     "depthwise": ((1, 3, 32, 32), (3, 1, 8, 8), {"groups": 3, "stride": 4}),
     "double": ((1, 16, 32, 32), (16, 16, 3, 3), {"dilation": 2}, torch.float64),
@@ -44,7 +45,7 @@ OURS = {
 TORCHS = {
     "small": ((1, 4, 8, 8), (4, 4, 2, 2), {"stride": 2}),
     "no-stride": ((1, 16, 32, 32), (16, 16, 3, 3), {}),
-    "uneven": ((1, 16, 32, 32), (16, 16, 3, 3), {"stride": 2}),
+    "uneven-channels-last": ((1, 16, 32, 32), (16, 16, 3, 3), {"stride": 2}, None, CL),
     "uneven-bfloat16": ((1, 16, 32, 32), (16, 16, 3, 3), {"stride": 2}, torch.bfloat16),
     "depthwise-contiguous": ((1, 24, 32, 32), (24, 1, 3, 3), {"groups": 24}),
     "depthwise-channels-last": ((1, 24, 32, 32), (24, 1, 4, 4), {"groups": 24, "stride": 2}, None, CL),

@@ -11,7 +11,7 @@ import dis
 import importlib
 import inspect
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -145,6 +145,16 @@ def only_user(node: fx.Node) -> fx.Node | None:
     reads: list[fx.Node] = []
     fx.node.map_arg((user.args, user.kwargs), reads.append)
     return user if user.op != "output" and reads.count(node) == 1 else None
+
+
+def reached(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """These and what is made of them: views among it share their memory."""
+    found, new = set(nodes), list(nodes)
+    while new:
+        users = [user for user in new.pop().users if user not in found]
+        found.update(users)
+        new += users
+    return found
 
 
 def may_write(node: fx.Node, called: nn.Module | None, watched: set[fx.Node]) -> bool:

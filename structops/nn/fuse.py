@@ -75,6 +75,8 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False, *, replace_bare
 
     Nothing is fused that is read more than once, that has hooks or parametrizations, or that the model shares.
     A ``forward`` that is written anew keeps for good what it decides by attributes of its module other than tensors.
+    Who calls a fused layer by another way than the ``forward`` of the modules around it, as a method of their own does,
+    gets what it does now: the norm and the activation too.
 
     Load weights first: where a norm was folded in, ``state_dict`` has ``scale`` and ``shift`` of the convolution
     instead. The result can be trained on, compiled, exported and traced, but not scripted; in training mode, statistics
@@ -90,8 +92,12 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False, *, replace_bare
         if module.training:
             where = f"{name or 'the model'} is in training mode"
             raise RuntimeError(f"fuse_conv_transpose: the model must be in eval mode (model.eval()), {where}")
+    before = getattr(model, "fusion_report", None)  # a copy of a GraphModule has none
     model = model if inplace else copy.deepcopy(model)
-    model.fusion_report = _Fusion(model, replace_bare).run()  # type: ignore[assignment]
+    report = _Fusion(model, replace_bare).run()
+    if isinstance(before, FusionReport):
+        report = FusionReport({**before.fused, **report.fused}, report.left)
+    model.fusion_report = report  # type: ignore[assignment]
     return model
 
 
@@ -260,7 +266,7 @@ class _Fusion:
         if not isinstance(skip, fx.Node) or (node.target in SUMS_IN_PLACE and node.args[0] is not last):
             return None
         # The convolution moves to where the addition is, past everything in between.
-        own, watched = set(chain.nodes), set(chain.nodes[0].all_input_nodes)
+        own, watched = set(chain.nodes), _fuse_graphs.reached(chain.nodes[0].all_input_nodes)
         between = chain.nodes[0].next
         while between is not node:
             if between not in own and _fuse_graphs.may_write(between, self._called(chain, between), watched):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -11,7 +12,7 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from structops.bench import measure, results
+from structops.bench import measure, pictures, results
 from structops.bench.machine import floor
 from structops.bench.results import Change, Peer, Row, Run
 from structops.cli import bench
@@ -87,6 +88,18 @@ THEN = Run(HERE, {}, (row(1.0, 4.0),))
 def test_slower_counts_only_when_the_peer_was_not(time, ratio, slower):
     (change,) = results.compare(Run(HERE, {}, (row(time, ratio),)), THEN).values()
     assert change.beyond(1.3) == slower
+
+
+@pytest.mark.parametrize("flops", [0, 7])
+def test_pictures_of_ops_without_arithmetic_and_of_several_peers(flops, tmp_path):
+    rows = [row(1.0, 4.0), row(2.0, 3.0)]
+    rows = [
+        replace(r, flops=flops, peer=replace(r.peer, name=name)) for r, name in zip(rows, ("a, b", "c"), strict=True)
+    ]
+    limits = {"cpu": {"bytes": 10.0, "float32": 100.0}}
+    drawn = {name for name, _ in pictures.draw(Run(HERE, limits, tuple(rows)), tmp_path)}
+    assert drawn == {"peers-cpu", *(["roofline-cpu"] if flops else [])}
+    assert "others" in (tmp_path / "peers-cpu.svg").read_text()
 
 
 def test_other_machines_are_compared_by_the_peer_alone():

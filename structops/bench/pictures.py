@@ -75,7 +75,7 @@ BARS_CAPTION = (
 )
 ROOFLINE_CAPTION = (
     "Compulsory operations a second over compulsory operations a byte, under what this machine copies and multiplies. "
-    "Filled: structops; hollow: torchvision on the same workload. The percentage is the share of the floor."
+    "Filled: structops; hollow: the other library on the same workload. The percentage is the share of the floor."
 )
 
 
@@ -83,6 +83,12 @@ def save(figure: Figure, path: Path) -> None:
     figure.savefig(path.with_suffix(".png"), dpi=160, bbox_inches="tight", facecolor="white")
     figure.savefig(path.with_suffix(".svg"), bbox_inches="tight", facecolor="white", metadata={"Date": None})
     plt.close(figure)
+
+
+def rival(rows: Sequence[Row]) -> str:
+    """The library that these rows are compared with."""
+    names = {row.peer.name.partition(", ")[0] for row in rows if row.peer}
+    return names.pop() if len(names) == 1 else "others"
 
 
 def bars(rows: Sequence[Row], where: str) -> Figure | None:
@@ -100,7 +106,7 @@ def bars(rows: Sequence[Row], where: str) -> Figure | None:
     axes.set_xlim(min(0.9, min(ratios) * 0.8), max(*ratios, 1) * 1.6)
     axes.set_ylim(0.3, len(pairs) + 0.7)
     axes.axvline(1, color=COLOURS["peer"], linewidth=2)
-    axes.text(1, len(pairs) + 0.75, "torchvision", color="#9a6a00", ha="center", va="bottom", fontsize=9)
+    axes.text(1, len(pairs) + 0.75, rival(rows), color="#9a6a00", ha="center", va="bottom", fontsize=9)
     for place, (row, peer) in zip(places, pairs, strict=True):
         both = f"{duration(peer.median)}{peer.note} \N{RIGHTWARDS ARROW} {duration(row.median)}"
         speed = times(peer.ratio).replace("x", "\N{MULTIPLICATION SIGN}")
@@ -108,7 +114,7 @@ def bars(rows: Sequence[Row], where: str) -> Figure | None:
                       textcoords="offset points", va="center", fontsize=9, fontweight="bold")  # fmt: skip
         axes.annotate(both, (1, place), xycoords=("axes fraction", "data"), xytext=(14, 0),
                       textcoords="offset points", va="center", fontsize=9, color="#444444")  # fmt: skip
-    axes.set_xlabel("times as fast as torchvision (log scale)")
+    axes.set_xlabel(f"times as fast as {rival(rows)} (log scale)")
     left, right = axes.get_xlim()
     ticks = [step * 10.0**decade for decade in range(-3, 4) for step in (1, 2, 5)]
     axes.set_xticks([tick for tick in ticks if left <= tick <= right])
@@ -117,7 +123,7 @@ def bars(rows: Sequence[Row], where: str) -> Figure | None:
     axes.grid(axis="x")
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
-    axes.set_title(f"structops against torchvision \N{EN DASH} {where}", pad=22)
+    axes.set_title(f"structops against {rival(rows)} \N{EN DASH} {where}", pad=22)
     return figure
 
 
@@ -140,6 +146,7 @@ def _bottom(group: Sequence[float], gap: float) -> float:
 
 def roofline(rows: Sequence[Row], limits: dict[str, float], where: str) -> Figure | None:
     """Operations a second against operations a byte, under the machine's copy bandwidth and matrix rate."""
+    rows = [row for row in rows if row.flops > 0]
     if not rows:
         return None
     figure, axes = plt.subplots(figsize=(9.5, max(5.5, 0.31 * len(rows) + 1)))
@@ -192,7 +199,7 @@ def roofline(rows: Sequence[Row], limits: dict[str, float], where: str) -> Figur
     handles = [Line2D([], [], marker="o", linestyle="", color=COLOURS[rows[0].backend], label="structops")]
     if any(row.peer for row in rows):
         handles.append(
-            Line2D([], [], marker="o", linestyle="", color=COLOURS["peer"], fillstyle="none", label="torchvision")
+            Line2D([], [], marker="o", linestyle="", color=COLOURS["peer"], fillstyle="none", label=rival(rows))
         )
     axes.legend(handles=handles, loc="lower right", bbox_to_anchor=(1.01, 1.0), ncols=len(handles), handletextpad=0.2)
     return figure
@@ -211,7 +218,7 @@ def sweep(rows: Sequence[Row], where: str) -> Figure | None:
             label = "structops" if backend == "native" else f"structops, {backend}"
             _line(axes, [(row.size, row.median) for row in mine], label, COLOURS[backend], marker="o")
         peers = sorted({(row.size, row.peer.median) for row in mine if row.peer})
-        _line(axes, peers, "torchvision", COLOURS["peer"], marker="s")
+        _line(axes, peers, rival(mine), COLOURS["peer"], marker="s")
         floors = [(row.size, row.floor) for row in mine]
         _line(axes, floors, "floor", COLOURS["floor"], linestyle=":")
         axes.set(xscale="log", yscale="log", xlabel=name, title=op)

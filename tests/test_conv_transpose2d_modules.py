@@ -391,6 +391,7 @@ class TestFusion:
         hook.remove()
         fused = structops.fuse_conv_transpose(model, replace_bare=True)
         assert fused.fusion_report.fused == {"conv": ("by itself",)}
+        assert structops.fuse_conv_transpose(fused).fusion_report == fused.fusion_report
         assert type(fused.conv) is structops.nn.ConvTranspose2d
         torch.testing.assert_close(fused(x, skip), model(x, skip), rtol=1e-5, atol=1e-5)
 

@@ -96,7 +96,8 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False, *, replace_bare
     model = model if inplace else copy.deepcopy(model)
     report = _Fusion(model, replace_bare).run()
     if isinstance(before, FusionReport):
-        report = FusionReport({**before.fused, **report.fused}, report.left)
+        fused = {**before.fused, **report.fused}
+        report = FusionReport(fused, {name: why for name, why in report.left.items() if name not in fused})
     model.fusion_report = report  # type: ignore[assignment]
     return model
 
@@ -135,7 +136,8 @@ class _Fusion:
             chain = found[conv][0] if found[conv] and not reason else None
             if chain is not None and not chain.folded:
                 reason, chain = "nothing that follows it can be folded in", None
-            bare = bool(found[conv]) and chain is None and not self._untouchable(conv) and self.replace_bare
+            bare = self.replace_bare and type(self.modules[conv]) is nn.ConvTranspose2d
+            bare = bare and bool(found[conv]) and chain is None and not self._untouchable(conv)
             diagonal = bool(found[conv]) and not self._untouchable(conv) and _diagonal(self.modules[conv])
             if chain is None and not diagonal and not bare:
                 report.left[conv] = reason

@@ -11,8 +11,8 @@
 //   conv_squares_cpu_kernel.h   the same with combined taps, for taps of 2 x 2
 //   conv_put_cpu_kernel.h       sums to where they belong in the output
 //   conv_epilogue_cpu.h         scale, offset, residual and activation on the way
-// Beside it: conv_depthwise_cpu_kernel.h, for each channel to itself, with conv_depthwise_row_cpu_kernel.h, and
-// conv_grad_weight_cpu_kernel.h.
+// Beside it: conv_depthwise_cpu_kernel.h, for each channel to itself, with conv_depthwise_row_cpu_kernel.h,
+// conv_few_cpu_kernel.h, for few outputs a pixel, and conv_grad_weight_cpu_kernel.h.
 #pragma once
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -66,6 +66,8 @@ _add("groups", "quick", (1, 6, 4, 3), 4, 3, "bias", groups=2, stride=2)
 _add("depthwise-k4s2", "", (2, 19, 5, 6), 19, 4, "bias", groups=19, stride=2, padding=1)
 _add("depthwise-k16s8", "", (1, 3, 2, 40), 3, 16, "bias residual", groups=3, stride=8, padding=4, activation="relu")
 _add("depthwise-gaps", "", (1, 2, 5, 37), 2, (2, 5), groups=2, stride=(1, 3), dilation=(2, 2))
+_add("one-output", "", (2, 5, 3, 37), 1, 2, "bias residual", stride=2, activation="sigmoid")
+_add("few-outputs", "", (1, 6, 4, 19), 3, (1, 2), "scale", stride=(1, 2), padding=(0, 1))
 _add("depthwise-multiplier", "", (1, 5, 4, 4), 15, 3, groups=5, stride=2, padding=1)
 
 # What follows, in every combination that is computed differently.

@@ -21,6 +21,8 @@ from torch import fx, nn
 # What a trace would answer once and for all, or lose: types, gradients and the like of what is given.
 _UNTRACEABLE = {"hasattr", "is_grad_enabled", "is_tensor", "isinstance", "random"}
 _UNTRACEABLE |= {"autocast", "checkpoint", "enable_grad", "inference_mode", "no_grad", "set_grad_enabled"}
+_VIEWS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)  # in eval mode
+_KNOWN = ("torch", "_operator", "builtins", "math")  # where the functions are that write only where their name says so
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -98,29 +100,94 @@ def graphs(module: nn.Module) -> list[fx.Graph]:
 def takes_apart(module: nn.Module, child: str) -> bool:
     """Whether ``module.forward``, or a method that it calls, does more with that child than call it: ``self.child[0]``
     and ``self.child[:2]`` are parts of a sequence."""
-    names, seen = ["forward"], set()
+    return any(_reads(code, child) for codes in _behind_forward(module).values() for code in codes)
+
+
+def other_caller(module: nn.Module, path: list[str], forward_too: bool) -> str | None:
+    """The method of ``module`` that calls what is found under ``path`` (``["block", "up"]``), besides ``forward`` and
+    what that reaches, unless ``forward_too``."""
+    skipped = {"__init__"} if forward_too else {"__init__", *_behind_forward(module)}
+    child: Any = module
+    attributes: list[str] = []  # up to the last container: what comes after is found by an index
+    for name in path:
+        if isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict) and len(attributes) == len(path) - 1:
+            break
+        attributes.append(name)
+        child = getattr(child, name)
+    for kind in type(module).__mro__:
+        if kind.__module__.partition(".")[0] in ("torch", "builtins", "typing"):
+            continue
+        for name in vars(kind).keys() - skipped:
+            skipped.add(name)
+            if _call(_codes(module, name), attributes, len(attributes) < len(path)):
+                return name
+    return None
+
+
+def _behind_forward(module: nn.Module) -> dict[str, list[CodeType]]:
+    """The code of ``forward`` and of the methods that it calls, and they."""
+    names, found = ["forward"], {}
     while names:
         name = names.pop()
-        method = vars(module).get(name) or getattr(type(module), name, None)
-        if name in seen or not callable(method):
+        if name not in found and (codes := _codes(module, name)):
+            found[name] = codes
+            names += [called for code in codes for called in code.co_names]
+    return found
+
+
+def _codes(module: nn.Module, name: str) -> list[CodeType]:
+    """The code of a method or property, of the lambdas and comprehensions in it, and of what it overrides and calls by
+    ``super()``."""
+    found: list[CodeType] = []
+    for namespace in (vars(module), *map(vars, type(module).__mro__)):
+        method = namespace.get(name)
+        method = method.fget if isinstance(method, property) else method
+        codes = [getattr(inspect.unwrap(method), "__code__", None)] if callable(method) else []
+        found += (code for code in codes if isinstance(code, CodeType))
+        if codes and not any(name in getattr(code, "co_names", ()) for code in codes):
+            break
+    for code in found:  # which grows
+        found += (inner for inner in code.co_consts if isinstance(inner, CodeType))
+    return found
+
+
+def _instructions(code: CodeType) -> list[dis.Instruction]:
+    return [i for i in dis.get_instructions(code) if i.opname not in ("EXTENDED_ARG", "NOP")]
+
+
+def _call(codes: list[CodeType], path: list[str], by_index: bool) -> bool:
+    """Whether, in the code of a method, the module under ``path`` is called, or one that it holds:
+    ``self.block.up(x)``, ``self.layers[0](x)``. What is only looked at (``self.up.weight``,
+    ``isinstance(self.up, ...)``) is not."""
+    found = [instruction for code in codes for instruction in _instructions(code)]
+    # Words of Python 3.11 and later for what is neither a method nor global; 3.10 has one for globals as well.
+    calls_locals = bool({"PUSH_NULL", "CALL_FUNCTION"} & {i.opname for i in found})
+    calls_locals = calls_locals or any("checkpoint" in code.co_names for code in codes)
+    if not path:
+        return calls_locals
+    for before, instruction, after in zip(found, found[1:], found[2:], strict=False):
+        if instruction.opname not in ("LOAD_ATTR", "LOAD_METHOD") or instruction.argval != path[-1]:
             continue
-        seen.add(name)
-        codes = [getattr(inspect.unwrap(method), "__code__", None)]
-        while codes:
-            code = codes.pop()
-            if not isinstance(code, CodeType):
-                continue
-            if _reads(code, child):
+        holder = before.argval[-1] if isinstance(before.argval, tuple) else before.argval
+        if (holder == "self") != (len(path) == 1):
+            continue
+        if before.opname == "LOAD_ATTR" and path[-2].isidentifier() and holder != path[-2]:
+            continue
+        if instruction.opname == "LOAD_METHOD" or "NULL|self" in instruction.argrepr:
+            if not by_index:
                 return True
-            codes += code.co_consts  # lambdas and comprehensions
-            names += code.co_names
+        elif after.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            if after.argval == "forward" and not by_index:
+                return True
+        elif calls_locals:
+            return True
     return False
 
 
 def _reads(code: CodeType, attribute: str) -> bool:
     """Whether an attribute is read, and not to be called nor to see whether there is one (in words of Python 3.10 to
     3.14)."""
-    found = [i for i in dis.get_instructions(code) if i.opname not in ("EXTENDED_ARG", "NOP")]
+    found = _instructions(code)
     for i, instruction in enumerate(found):
         if instruction.opname == "LOAD_ATTR" and instruction.argval == attribute:
             following = [later.opname for later in found[i + 1 : i + 3]]
@@ -149,14 +216,48 @@ def only_user(node: fx.Node) -> fx.Node | None:
 
 def may_write(node: fx.Node, called: nn.Module | None, watched: set[fx.Node]) -> bool:
     """Whether an operation, or the module that it calls, may change one of the ``watched`` tensors."""
+    given = bool(watched & set(node.all_input_nodes))
     if called is not None:
         if any(getattr(m, "inplace", False) for m in called.modules()):
             return True
-        return not type(called).__module__.startswith("torch.nn.") and bool(watched & set(node.all_input_nodes))
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        return given and not type(called).__module__.startswith("torch.nn.")
+    if node.op == "call_function" and not (getattr(node.target, "__module__", "") or "torch").startswith(_KNOWN):
+        return given
+    name = _name_of(node)
     in_place = name.endswith("_") and not name.endswith("__")
     operator = getattr(node.target, "__module__", "") == "_operator" and name.startswith("i") and name != "index"
     return in_place or operator or name in ("setitem", "__setitem__") or bool({"inplace", "out"} & node.kwargs.keys())
+
+
+def sharing_memory(nodes: list[fx.Node], modules: Callable[[fx.Node], nn.Module | None]) -> set[fx.Node]:
+    """``nodes`` and what may be views of them, or they of it."""
+    found = set(nodes)
+    views = [node for node in nodes[0].graph.nodes if _may_be_view(node, modules(node))] if nodes else []
+    while new := {n for v in views for n in (v, *v.all_input_nodes) if found & {v, *v.all_input_nodes}} - found:
+        found |= new
+    return found
+
+
+def _may_be_view(node: fx.Node, called: nn.Module | None) -> bool:
+    """Whether the result may be, or hold, the memory of an argument. Of modules, torch's own are known; those of others
+    are taken to compute something."""
+    if node.op == "call_module":
+        return isinstance(called, _VIEWS) or getattr(called, "inplace", False)
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = _name_of(node)
+    if name == "getattr":
+        return node.args[1] not in ("shape", "dtype", "device", "ndim")
+    packet = getattr(torch.ops.aten, name, None)
+    if packet is None:  # getitem, or x.float(), which may be x
+        return node.op == "call_method" or name == "getitem" or bool(node.kwargs.get("inplace"))
+    schemas = [getattr(packet, overload)._schema for overload in packet.overloads()]
+    schemas = [schema for schema in schemas if not any(argument.is_out for argument in schema.arguments)]
+    return any(result.alias_info is not None for schema in schemas for result in schema.returns)
+
+
+def _name_of(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
 # A module whose forward is written anew keeps its class, as a subclass made for the purpose: what else it is and does

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,6 +40,12 @@ class FusionReport:
 
     fused: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
+
+    def _after(self, earlier: FusionReport) -> FusionReport:
+        """Both reports of one model; what was fused before may look like a layer that is left as it is."""
+        fused = {**earlier.fused, **self.fused}
+        left = {name: why for name, why in {**earlier.left, **self.left}.items() if name not in fused}
+        return FusionReport(fused, left)
 
     def __str__(self) -> str:
         rows = [(name, " -> ".join(parts)) for name, parts in self.fused.items()]
@@ -90,8 +97,10 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False, *, replace_bare
         if module.training:
             where = f"{name or 'the model'} is in training mode"
             raise RuntimeError(f"fuse_conv_transpose: the model must be in eval mode (model.eval()), {where}")
+    earlier = getattr(model, "fusion_report", None)  # of which torch.fx.GraphModule makes no copy
     model = model if inplace else copy.deepcopy(model)
-    model.fusion_report = _Fusion(model, replace_bare).run()  # type: ignore[assignment]
+    report = _Fusion(model, replace_bare).run()
+    model.fusion_report = report._after(earlier) if isinstance(earlier, FusionReport) else report  # type: ignore
     return model
 
 
@@ -129,7 +138,8 @@ class _Fusion:
             chain = found[conv][0] if found[conv] and not reason else None
             if chain is not None and not chain.folded:
                 reason, chain = "nothing that follows it can be folded in", None
-            bare = bool(found[conv]) and chain is None and not self._untouchable(conv) and self.replace_bare
+            bare = self.replace_bare and type(self.modules[conv]) is nn.ConvTranspose2d
+            bare = bare and bool(found[conv]) and chain is None and not self._untouchable(conv)
             diagonal = bool(found[conv]) and not self._untouchable(conv) and _diagonal(self.modules[conv])
             if chain is None and not diagonal and not bare:
                 report.left[conv] = reason
@@ -203,6 +213,27 @@ class _Fusion:
             return f"no forward that can be traced calls it ({forward}: {self.untraced[innermost]})"
         if any(chain.settings != chains[0].settings for chain in chains):
             return "what follows it depends on the arguments"
+        return self._called_besides(chains[0]) if chains[0].folded else ""
+
+    def _called_besides(self, chain: Chain) -> str:
+        """Why a part of the chain must stay what it is: a method that no graph shows calls it."""
+        parts = [chain.conv, *chain.modules]
+        for part in parts:
+            called = part
+            while _inside(called, chain.owner):
+                apart = chain.rewrites or not all(_inside(other, called) for other in parts)
+                outer = _parent(called)
+                while apart:
+                    path = called[len(outer) + 1 if outer else 0 :].split(".")
+                    module = self.modules[outer]
+                    method = _fuse_graphs.other_caller(module, path, forward_too=outer in self.untraced)
+                    if method is not None:
+                        it = "it" if part == chain.conv else part
+                        return f"{it} is called by {type(module).__name__}.{method} too"
+                    if not outer:
+                        break
+                    outer = _parent(outer)
+                called = _parent(called)
         return ""
 
     def _chain(self, owner: str, node: fx.Node, modules_only: bool) -> Chain:
@@ -260,7 +291,9 @@ class _Fusion:
         if not isinstance(skip, fx.Node) or (node.target in SUMS_IN_PLACE and node.args[0] is not last):
             return None
         # The convolution moves to where the addition is, past everything in between.
-        own, watched = set(chain.nodes), set(chain.nodes[0].all_input_nodes)
+        own = set(chain.nodes)
+        watched = _fuse_graphs.sharing_memory(chain.nodes[0].all_input_nodes, partial(self._called, chain))
+        watched -= own
         between = chain.nodes[0].next
         while between is not node:
             if between not in own and _fuse_graphs.may_write(between, self._called(chain, between), watched):

@@ -198,6 +198,18 @@ class CallsTheNorm(AfterActivation):
         return next(self.bn.forward(y) for y in [skip])
 
 
+class ListHeld(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList(pose_head()[:3])
+
+    def forward(this, x, skip):
+        return F.relu(this.layers[1](this.layers[0](x)))
+
+    def features(this, x, skip):
+        return this.layers[0](x)
+
+
 class PartOfASequence(nn.Module):
     def __init__(self):
         super().__init__()
@@ -263,6 +275,45 @@ class ViewWrittenBetween(Layers):
         y = (x + 0).view(x.shape)
         z = F.relu(self.bn(self.conv(y.reshape(y.shape))))
         return z + self.doubles(y.flatten(2)).mean()
+
+
+class MayBeNone(Layers):
+    def forward(self, x, skip):
+        return self.conv(x) if skip is None else F.relu(self.conv(x)) + skip
+
+
+class Combines(Layers):
+    """With one of the two left out it does what it does neither with both nor with none."""
+
+    def forward(self, x, skip=None, size=None):
+        y = self.conv(x)
+        return y if skip is not None and size is None else self.act(self.bn(y))
+
+
+class Catches(Layers):
+    def forward(self, x, skip):
+        try:
+            return F.relu(self.conv(x)) if skip.sum() < 0 else self.conv(x)
+        except torch.fx.proxy.TraceError:
+            return F.relu(self.conv(x))
+
+
+class Collects(Layers):
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, x, skip):
+        self.seen.append(self.conv(x))
+        return F.relu(self.seen[-1])
+
+
+class AsksInAHelper(Layers):
+    def forward(self, x, skip):
+        return self.conv(x) if self.known(x) else F.relu(self.conv(x))
+
+    def known(self, x):
+        return isinstance(x, torch.Tensor)
 
 
 def frozen() -> nn.Module:
@@ -432,6 +483,7 @@ class TestFusion:
             (Features, "conv", "it is called by Features.features too"),
             (Aliased, "conv", "it is called by Aliased.features too"),
             (CallsTheNorm, "conv", "bn is called by CallsTheNorm.features too"),
+            (ListHeld, "layers.0", "it is called by ListHeld.features too"),
             (PartOfASequence, "layers.0", "it is called by PartOfASequence.features too"),
             (Around, "blocks.0.conv", "it is called by Around.features too"),
         ],
@@ -460,6 +512,18 @@ class TestFusion:
         assert fused.calls == model.calls == (0 if make is DecidedByABuffer else 2)
         model.calls.fill_(7), fused.calls.fill_(7)
         torch.testing.assert_close(fused(x), model(x), rtol=1e-5, atol=1e-5)
+
+    @pytest.mark.parametrize("make", [MayBeNone, Combines, Catches, Collects, AsksInAHelper])
+    @torch.no_grad()
+    def test_what_one_graph_does_not_show(self, make):
+        model = trained(make())
+        fused = structops.fuse_conv_transpose(model)
+        assert list(fused.fusion_report.left) == ["conv"]
+        x, skip = torch.randn(2, CHANNELS, 6, 6), torch.randn(2, CHANNELS, 12, 12).abs()
+        for arguments in [(x, skip), *([(x, None)] if make in (MayBeNone, Combines) else [])]:
+            torch.testing.assert_close(fused(*arguments), model(*arguments), rtol=1e-5, atol=1e-5)
+        if make is Collects:
+            assert len(fused.seen) == len(model.seen) == 1
 
     def test_inplace_keeps_the_parameters(self):
         model = trained(AfterActivation())

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dis
 import importlib
 import inspect
+import itertools
 import operator
 from collections.abc import Callable, Iterator
 from types import CodeType, ModuleType
@@ -21,6 +22,7 @@ from torch import fx, nn
 # What a trace would answer once and for all, or lose: types, gradients and the like of what is given.
 _UNTRACEABLE = {"hasattr", "is_grad_enabled", "is_tensor", "isinstance", "random"}
 _UNTRACEABLE |= {"autocast", "checkpoint", "enable_grad", "inference_mode", "no_grad", "set_grad_enabled"}
+_CATCHES = ("CHECK_EXC_MATCH", "JUMP_IF_NOT_EXC_MATCH")  # in Python 3.11 and later, in 3.10
 _VIEWS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)  # in eval mode
 _KNOWN = ("torch", "_operator", "builtins", "math")  # where the functions are that write only where their name says so
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -66,6 +68,7 @@ class _Tracer(fx.Tracer):
 def _trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph:
     modules = [m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)]
     before = [[dict(state) for state in (vars(m), m._buffers)] for m in modules]
+    lists = [(v, list(v)) for m in modules for v in vars(m).values() if type(v) is list]
     try:
         graph, problem = _Tracer().trace(module, given), ""
     except Exception as error:  # what somebody's code raises when it is shown proxies can be anything
@@ -77,24 +80,56 @@ def _trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph:
                 now.clear()
                 now.update(then)
                 problem = problem or "it changes attributes of its module"
+    for items, kept in lists:
+        if len(items) != len(kept):
+            items[:] = kept
+            problem = problem or "it changes attributes of its module"
     if problem:
         raise Untraceable(problem)
     return graph
 
 
 def graphs(module: nn.Module) -> list[fx.Graph]:
-    """The graphs of ``module.forward``: one, or two where it has arguments that may be left out, because it may do
-    something else then: with all given, and with none of those. Raises :class:`Untraceable`."""
+    """The graphs of ``module.forward``: one, or several where it has arguments that may be left out or None, because
+    it may do something else then. Raises :class:`Untraceable`."""
     forward = getattr(type(module).forward, "__func__", type(module).forward)
     code = getattr(forward, "__code__", None)
     if code is None or hasattr(forward, "__wrapped__") or "forward" in vars(module):
         raise Untraceable("it is decorated or replaced")
-    asked = _UNTRACEABLE & set(code.co_names)
-    if asked and not isinstance(module, fx.GraphModule):
-        raise Untraceable(f"it calls {', '.join(sorted(asked))}")
+    if not isinstance(module, fx.GraphModule):
+        codes = [code, *(own for codes in _behind_forward(module).values() for own in codes)]
+        if asked := _UNTRACEABLE & {name for own in codes for name in own.co_names}:
+            raise Untraceable(f"it calls {', '.join(sorted(asked))}")
+        if any(i.opname in _CATCHES for own in codes for i in _instructions(own)):
+            raise Untraceable("it catches exceptions")
     parameters = list(inspect.signature(forward).parameters.values())[1:]
-    optional = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    return [_trace(module), *([_trace(module, optional)] if optional else [])]
+    absent = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    absent = {p.name: absent.get(p.name) for p in parameters if p.name in absent or p.name in _may_be_none(code)}
+    return [_trace(module), *_traces_without(module, absent)]
+
+
+def _traces_without(module: nn.Module, absent: dict[str, Any]) -> Iterator[fx.Graph]:
+    """With none of the arguments that may be absent, and with some (of more than three, all but one)."""
+    if absent:
+        yield _trace(module, absent)
+    for count in range(1, len(absent) if len(absent) <= 3 else 2):
+        for names in itertools.combinations(absent, count):
+            try:
+                yield _trace(module, {name: absent[name] for name in names})
+            except Untraceable as problem:
+                if "TraceError" in str(problem):  # anything else: such a call is an error
+                    raise
+
+
+def _may_be_none(code: CodeType) -> set[str]:
+    """The variables that are compared with None."""
+    found = _instructions(code)
+    asked = set()
+    for loaded, following, then in zip(found, found[1:], found[2:], strict=False):
+        is_none = following.opname == "LOAD_CONST" and following.argval is None and then.opname == "IS_OP"
+        if is_none or (following.opname.startswith("POP_JUMP") and following.opname.endswith("NONE")):
+            asked |= set(loaded.argval if isinstance(loaded.argval, tuple) else [loaded.argval])
+    return asked
 
 
 def takes_apart(module: nn.Module, child: str) -> bool:
@@ -114,9 +149,7 @@ def other_caller(module: nn.Module, path: list[str], forward_too: bool) -> str |
             break
         attributes.append(name)
         child = getattr(child, name)
-    for kind in type(module).__mro__:
-        if kind.__module__.partition(".")[0] in ("torch", "builtins", "typing"):
-            continue
+    for kind in _kinds(module):
         for name in vars(kind).keys() - skipped:
             skipped.add(name)
             if _call(_codes(module, name), attributes, len(attributes) < len(path)):
@@ -135,11 +168,16 @@ def _behind_forward(module: nn.Module) -> dict[str, list[CodeType]]:
     return found
 
 
+def _kinds(module: nn.Module) -> list[type]:
+    """The classes of a module that are not torch's or Python's."""
+    return [k for k in type(module).__mro__ if k.__module__.partition(".")[0] not in ("torch", "builtins", "typing")]
+
+
 def _codes(module: nn.Module, name: str) -> list[CodeType]:
     """The code of a method or property, of the lambdas and comprehensions in it, and of what it overrides and calls by
     ``super()``."""
     found: list[CodeType] = []
-    for namespace in (vars(module), *map(vars, type(module).__mro__)):
+    for namespace in (vars(module), *map(vars, _kinds(module))):
         method = namespace.get(name)
         method = method.fget if isinstance(method, property) else method
         codes = [getattr(inspect.unwrap(method), "__code__", None)] if callable(method) else []
@@ -159,6 +197,7 @@ def _call(codes: list[CodeType], path: list[str], by_index: bool) -> bool:
     """Whether, in the code of a method, the module under ``path`` is called, or one that it holds:
     ``self.block.up(x)``, ``self.layers[0](x)``. What is only looked at (``self.up.weight``,
     ``isinstance(self.up, ...)``) is not."""
+    me = codes[0].co_varnames[0] if codes and codes[0].co_varnames else "self"
     found = [instruction for code in codes for instruction in _instructions(code)]
     # Words of Python 3.11 and later for what is neither a method nor global; 3.10 has one for globals as well.
     calls_locals = bool({"PUSH_NULL", "CALL_FUNCTION"} & {i.opname for i in found})
@@ -169,7 +208,7 @@ def _call(codes: list[CodeType], path: list[str], by_index: bool) -> bool:
         if instruction.opname not in ("LOAD_ATTR", "LOAD_METHOD") or instruction.argval != path[-1]:
             continue
         holder = before.argval[-1] if isinstance(before.argval, tuple) else before.argval
-        if (holder == "self") != (len(path) == 1):
+        if (holder == me) != (len(path) == 1):
             continue
         if before.opname == "LOAD_ATTR" and path[-2].isidentifier() and holder != path[-2]:
             continue

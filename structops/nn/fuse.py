@@ -80,7 +80,8 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False, *, replace_bare
     to itself (bilinear upsampling of a segmenter's scores) becomes a depthwise one; for finite inputs the result is
     the same.
 
-    Nothing is fused that is read more than once, that has hooks or parametrizations, or that the model shares.
+    Nothing is fused that is read more than once, that has hooks or parametrizations, that the model shares, or that a
+    method besides ``forward`` calls; methods that find it by ``getattr`` or ``children()`` are not recognized.
     A ``forward`` that is written anew keeps for good what it decides by attributes of its module other than tensors.
 
     Load weights first: where a norm was folded in, ``state_dict`` has ``scale`` and ``shift`` of the convolution

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dis
 import importlib
 import inspect
+import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator
 from types import CodeType, ModuleType
@@ -21,6 +22,9 @@ from torch import fx, nn
 # What a trace would answer once and for all, or lose: types, gradients and the like of what is given.
 _UNTRACEABLE = {"hasattr", "is_grad_enabled", "is_tensor", "isinstance", "random"}
 _UNTRACEABLE |= {"autocast", "checkpoint", "enable_grad", "inference_mode", "no_grad", "set_grad_enabled"}
+_CATCHES = ("CHECK_EXC_MATCH", "JUMP_IF_NOT_EXC_MATCH")  # in Python 3.11 and later, in 3.10
+_VIEWS = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)  # in eval mode
+_KNOWN = ("torch", "_operator", "builtins", "math")  # where the functions are that write only where their name says so
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
@@ -64,6 +68,7 @@ class _Tracer(fx.Tracer):
 def _trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph:
     modules = [m for m in module.modules() if not isinstance(m, torch.jit.ScriptModule)]
     before = [[dict(state) for state in (vars(m), m._buffers)] for m in modules]
+    lists = [(v, list(v)) for m in modules for v in vars(m).values() if type(v) is list]
     try:
         graph, problem = _Tracer().trace(module, given), ""
     except Exception as error:  # what somebody's code raises when it is shown proxies can be anything
@@ -75,52 +80,153 @@ def _trace(module: nn.Module, given: dict[str, Any] | None = None) -> fx.Graph:
                 now.clear()
                 now.update(then)
                 problem = problem or "it changes attributes of its module"
+    for items, kept in lists:
+        if len(items) != len(kept):
+            items[:] = kept
+            problem = problem or "it changes attributes of its module"
     if problem:
         raise Untraceable(problem)
     return graph
 
 
 def graphs(module: nn.Module) -> list[fx.Graph]:
-    """The graphs of ``module.forward``: one, or two where it has arguments that may be left out, because it may do
-    something else then: with all given, and with none of those. Raises :class:`Untraceable`."""
+    """The graphs of ``module.forward``: one, or several where it has arguments that may be left out or None, because
+    it may do something else then. Raises :class:`Untraceable`."""
     forward = getattr(type(module).forward, "__func__", type(module).forward)
     code = getattr(forward, "__code__", None)
     if code is None or hasattr(forward, "__wrapped__") or "forward" in vars(module):
         raise Untraceable("it is decorated or replaced")
-    asked = _UNTRACEABLE & set(code.co_names)
-    if asked and not isinstance(module, fx.GraphModule):
-        raise Untraceable(f"it calls {', '.join(sorted(asked))}")
+    if not isinstance(module, fx.GraphModule):
+        codes = [code, *(own for codes in _behind_forward(module).values() for own in codes)]
+        if asked := _UNTRACEABLE & {name for own in codes for name in own.co_names}:
+            raise Untraceable(f"it calls {', '.join(sorted(asked))}")
+        if any(i.opname in _CATCHES for own in codes for i in _instructions(own)):
+            raise Untraceable("it catches exceptions")
     parameters = list(inspect.signature(forward).parameters.values())[1:]
-    optional = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    return [_trace(module), *([_trace(module, optional)] if optional else [])]
+    absent = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+    absent = {p.name: absent.get(p.name) for p in parameters if p.name in absent or p.name in _may_be_none(code)}
+    return [_trace(module), *_traces_without(module, absent)]
+
+
+def _traces_without(module: nn.Module, absent: dict[str, Any]) -> Iterator[fx.Graph]:
+    """With none of the arguments that may be absent, and with some (of more than three, all but one)."""
+    if absent:
+        yield _trace(module, absent)
+    for count in range(1, len(absent) if len(absent) <= 3 else 2):
+        for names in itertools.combinations(absent, count):
+            try:
+                yield _trace(module, {name: absent[name] for name in names})
+            except Untraceable as problem:
+                if "TraceError" in str(problem):  # anything else: such a call is an error
+                    raise
+
+
+def _may_be_none(code: CodeType) -> set[str]:
+    """The variables that are compared with None."""
+    found = _instructions(code)
+    asked = set()
+    for loaded, following, then in zip(found, found[1:], found[2:], strict=False):
+        is_none = following.opname == "LOAD_CONST" and following.argval is None and then.opname == "IS_OP"
+        if is_none or (following.opname.startswith("POP_JUMP") and following.opname.endswith("NONE")):
+            asked |= set(loaded.argval if isinstance(loaded.argval, tuple) else [loaded.argval])
+    return asked
 
 
 def takes_apart(module: nn.Module, child: str) -> bool:
     """Whether ``module.forward``, or a method that it calls, does more with that child than call it: ``self.child[0]``
     and ``self.child[:2]`` are parts of a sequence."""
-    names, seen = ["forward"], set()
+    return any(_reads(code, child) for codes in _behind_forward(module).values() for code in codes)
+
+
+def other_caller(module: nn.Module, path: list[str], forward_too: bool) -> str | None:
+    """The method of ``module`` that calls what is found under ``path`` (``["block", "up"]``), besides ``forward`` and
+    what that reaches, unless ``forward_too``."""
+    skipped = {"__init__"} if forward_too else {"__init__", *_behind_forward(module)}
+    child: Any = module
+    attributes: list[str] = []  # up to the last container: what comes after is found by an index
+    for name in path:
+        if isinstance(child, nn.Sequential | nn.ModuleList | nn.ModuleDict) and len(attributes) == len(path) - 1:
+            break
+        attributes.append(name)
+        child = getattr(child, name)
+    for kind in _kinds(module):
+        for name in vars(kind).keys() - skipped:
+            skipped.add(name)
+            if _call(_codes(module, name), attributes, len(attributes) < len(path)):
+                return name
+    return None
+
+
+def _behind_forward(module: nn.Module) -> dict[str, list[CodeType]]:
+    """The code of ``forward`` and of the methods that it calls, and they."""
+    names, found = ["forward"], {}
     while names:
         name = names.pop()
-        method = vars(module).get(name) or getattr(type(module), name, None)
-        if name in seen or not callable(method):
+        if name not in found and (codes := _codes(module, name)):
+            found[name] = codes
+            names += [called for code in codes for called in code.co_names]
+    return found
+
+
+def _kinds(module: nn.Module) -> list[type]:
+    """The classes of a module that are not torch's or Python's."""
+    return [k for k in type(module).__mro__ if k.__module__.partition(".")[0] not in ("torch", "builtins", "typing")]
+
+
+def _codes(module: nn.Module, name: str) -> list[CodeType]:
+    """The code of a method or property, of the lambdas and comprehensions in it, and of what it overrides and calls by
+    ``super()``."""
+    found: list[CodeType] = []
+    for namespace in (vars(module), *map(vars, _kinds(module))):
+        method = namespace.get(name)
+        method = method.fget if isinstance(method, property) else method
+        codes = [getattr(inspect.unwrap(method), "__code__", None)] if callable(method) else []
+        found += (code for code in codes if isinstance(code, CodeType))
+        if codes and not any(name in getattr(code, "co_names", ()) for code in codes):
+            break
+    for code in found:  # which grows
+        found += (inner for inner in code.co_consts if isinstance(inner, CodeType))
+    return found
+
+
+def _instructions(code: CodeType) -> list[dis.Instruction]:
+    return [i for i in dis.get_instructions(code) if i.opname not in ("EXTENDED_ARG", "NOP")]
+
+
+def _call(codes: list[CodeType], path: list[str], by_index: bool) -> bool:
+    """Whether, in the code of a method, the module under ``path`` is called, or one that it holds:
+    ``self.block.up(x)``, ``self.layers[0](x)``. What is only looked at (``self.up.weight``,
+    ``isinstance(self.up, ...)``) is not."""
+    me = codes[0].co_varnames[0] if codes and codes[0].co_varnames else "self"
+    found = [instruction for code in codes for instruction in _instructions(code)]
+    # Words of Python 3.11 and later for what is neither a method nor global; 3.10 has one for globals as well.
+    calls_locals = bool({"PUSH_NULL", "CALL_FUNCTION"} & {i.opname for i in found})
+    calls_locals = calls_locals or any("checkpoint" in code.co_names for code in codes)
+    if not path:
+        return calls_locals
+    for before, instruction, after in zip(found, found[1:], found[2:], strict=False):
+        if instruction.opname not in ("LOAD_ATTR", "LOAD_METHOD") or instruction.argval != path[-1]:
             continue
-        seen.add(name)
-        codes = [getattr(inspect.unwrap(method), "__code__", None)]
-        while codes:
-            code = codes.pop()
-            if not isinstance(code, CodeType):
-                continue
-            if _reads(code, child):
+        holder = before.argval[-1] if isinstance(before.argval, tuple) else before.argval
+        if (holder == me) != (len(path) == 1):
+            continue
+        if before.opname == "LOAD_ATTR" and path[-2].isidentifier() and holder != path[-2]:
+            continue
+        if instruction.opname == "LOAD_METHOD" or "NULL|self" in instruction.argrepr:
+            if not by_index:
                 return True
-            codes += code.co_consts  # lambdas and comprehensions
-            names += code.co_names
+        elif after.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            if after.argval == "forward" and not by_index:
+                return True
+        elif calls_locals:
+            return True
     return False
 
 
 def _reads(code: CodeType, attribute: str) -> bool:
     """Whether an attribute is read, and not to be called nor to see whether there is one (in words of Python 3.10 to
     3.14)."""
-    found = [i for i in dis.get_instructions(code) if i.opname not in ("EXTENDED_ARG", "NOP")]
+    found = _instructions(code)
     for i, instruction in enumerate(found):
         if instruction.opname == "LOAD_ATTR" and instruction.argval == attribute:
             following = [later.opname for later in found[i + 1 : i + 3]]
@@ -159,14 +265,48 @@ def reached(nodes: Iterable[fx.Node]) -> set[fx.Node]:
 
 def may_write(node: fx.Node, called: nn.Module | None, watched: set[fx.Node]) -> bool:
     """Whether an operation, or the module that it calls, may change one of the ``watched`` tensors."""
+    given = bool(watched & set(node.all_input_nodes))
     if called is not None:
         if any(getattr(m, "inplace", False) for m in called.modules()):
             return True
-        return not type(called).__module__.startswith("torch.nn.") and bool(watched & set(node.all_input_nodes))
-    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+        return given and not type(called).__module__.startswith("torch.nn.")
+    if node.op == "call_function" and not (getattr(node.target, "__module__", "") or "torch").startswith(_KNOWN):
+        return given
+    name = _name_of(node)
     in_place = name.endswith("_") and not name.endswith("__")
     operator = getattr(node.target, "__module__", "") == "_operator" and name.startswith("i") and name != "index"
     return in_place or operator or name in ("setitem", "__setitem__") or bool({"inplace", "out"} & node.kwargs.keys())
+
+
+def sharing_memory(nodes: list[fx.Node], modules: Callable[[fx.Node], nn.Module | None]) -> set[fx.Node]:
+    """``nodes`` and what may be views of them, or they of it."""
+    found = set(nodes)
+    views = [node for node in nodes[0].graph.nodes if _may_be_view(node, modules(node))] if nodes else []
+    while new := {n for v in views for n in (v, *v.all_input_nodes) if found & {v, *v.all_input_nodes}} - found:
+        found |= new
+    return found
+
+
+def _may_be_view(node: fx.Node, called: nn.Module | None) -> bool:
+    """Whether the result may be, or hold, the memory of an argument. Of modules, torch's own are known; those of others
+    are taken to compute something."""
+    if node.op == "call_module":
+        return isinstance(called, _VIEWS) or getattr(called, "inplace", False)
+    if node.op not in ("call_function", "call_method"):
+        return False
+    name = _name_of(node)
+    if name == "getattr":
+        return node.args[1] not in ("shape", "dtype", "device", "ndim")
+    packet = getattr(torch.ops.aten, name, None)
+    if packet is None:  # getitem, or x.float(), which may be x
+        return node.op == "call_method" or name == "getitem" or bool(node.kwargs.get("inplace"))
+    schemas = [getattr(packet, overload)._schema for overload in packet.overloads()]
+    schemas = [schema for schema in schemas if not any(argument.is_out for argument in schema.arguments)]
+    return any(result.alias_info is not None for schema in schemas for result in schema.returns)
+
+
+def _name_of(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
 
 
 # A module whose forward is written anew keeps its class, as a subclass made for the purpose: what else it is and does

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,6 +41,12 @@ class FusionReport:
     fused: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
 
+    def _after(self, earlier: FusionReport) -> FusionReport:
+        """Both reports of one model; what was fused before may look like a layer that is left as it is."""
+        fused = {**earlier.fused, **self.fused}
+        left = {name: why for name, why in {**earlier.left, **self.left}.items() if name not in fused}
+        return FusionReport(fused, left)
+
     def __str__(self) -> str:
         rows = [(name, " -> ".join(parts)) for name, parts in self.fused.items()]
         rows += [(name, f"left as it is: {reason}") for name, reason in self.left.items()]
@@ -73,7 +80,8 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False, *, replace_bare
     to itself (bilinear upsampling of a segmenter's scores) becomes a depthwise one; for finite inputs the result is
     the same.
 
-    Nothing is fused that is read more than once, that has hooks or parametrizations, or that the model shares.
+    Nothing is fused that is read more than once, that has hooks or parametrizations, that the model shares, or that a
+    method besides ``forward`` calls; methods that find it by ``getattr`` or ``children()`` are not recognized.
     A ``forward`` that is written anew keeps for good what it decides by attributes of its module other than tensors.
     Who calls a fused layer by another way than the ``forward`` of the modules around it, as a method of their own does,
     gets what it does now: the norm and the activation too.
@@ -92,13 +100,10 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False, *, replace_bare
         if module.training:
             where = f"{name or 'the model'} is in training mode"
             raise RuntimeError(f"fuse_conv_transpose: the model must be in eval mode (model.eval()), {where}")
-    before = getattr(model, "fusion_report", None)  # a copy of a GraphModule has none
+    earlier = getattr(model, "fusion_report", None)  # of which torch.fx.GraphModule makes no copy
     model = model if inplace else copy.deepcopy(model)
     report = _Fusion(model, replace_bare).run()
-    if isinstance(before, FusionReport):
-        fused = {**before.fused, **report.fused}
-        report = FusionReport(fused, {name: why for name, why in report.left.items() if name not in fused})
-    model.fusion_report = report  # type: ignore[assignment]
+    model.fusion_report = report._after(earlier) if isinstance(earlier, FusionReport) else report  # type: ignore
     return model
 
 
@@ -211,6 +216,27 @@ class _Fusion:
             return f"no forward that can be traced calls it ({forward}: {self.untraced[innermost]})"
         if any(chain.settings != chains[0].settings for chain in chains):
             return "what follows it depends on the arguments"
+        return self._called_besides(chains[0]) if chains[0].folded else ""
+
+    def _called_besides(self, chain: Chain) -> str:
+        """Why a part of the chain must stay what it is: a method that no graph shows calls it."""
+        parts = [chain.conv, *chain.modules]
+        for part in parts:
+            called = part
+            while _inside(called, chain.owner):
+                apart = chain.rewrites or not all(_inside(other, called) for other in parts)
+                outer = _parent(called)
+                while apart:
+                    path = called[len(outer) + 1 if outer else 0 :].split(".")
+                    module = self.modules[outer]
+                    method = _fuse_graphs.other_caller(module, path, forward_too=outer in self.untraced)
+                    if method is not None:
+                        it = "it" if part == chain.conv else part
+                        return f"{it} is called by {type(module).__name__}.{method} too"
+                    if not outer:
+                        break
+                    outer = _parent(outer)
+                called = _parent(called)
         return ""
 
     def _chain(self, owner: str, node: fx.Node, modules_only: bool) -> Chain:
@@ -268,7 +294,9 @@ class _Fusion:
         if not isinstance(skip, fx.Node) or (node.target in SUMS_IN_PLACE and node.args[0] is not last):
             return None
         # The convolution moves to where the addition is, past everything in between.
-        own, watched = set(chain.nodes), _fuse_graphs.reached(chain.nodes[0].all_input_nodes)
+        own = set(chain.nodes)
+        watched = _fuse_graphs.sharing_memory(chain.nodes[0].all_input_nodes, partial(self._called, chain))
+        watched -= own
         between = chain.nodes[0].next
         while between is not node:
             if between not in own and _fuse_graphs.may_write(between, self._called(chain, between), watched):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from structops.nn import _fuse_graphs
+from structops.nn import _fuse_code, _fuse_graphs
 from structops.nn._fuse_patterns import (
     MODULES,
     SUMS,
@@ -83,8 +83,6 @@ def fuse_conv_transpose(model: nn.Module, inplace: bool = False, *, replace_bare
     Nothing is fused that is read more than once, that has hooks or parametrizations, that the model shares, or that a
     method besides ``forward`` calls; methods that find it by ``getattr`` or ``children()`` are not recognized.
     A ``forward`` that is written anew keeps for good what it decides by attributes of its module other than tensors.
-    Who calls a fused layer by another way than the ``forward`` of the modules around it, as a method of their own does,
-    gets what it does now: the norm and the activation too.
 
     Load weights first: where a norm was folded in, ``state_dict`` has ``scale`` and ``shift`` of the convolution
     instead. The result can be trained on, compiled, exported and traced, but not scripted; in training mode, statistics
@@ -192,7 +190,7 @@ class _Fusion:
         while owner and _fuse_graphs.is_sequence(self.modules[_parent(owner)]):
             owner = _parent(owner)
         return any(
-            _inside(owner, other) and _fuse_graphs.takes_apart(self.modules[other], _own_name(owner))
+            _inside(owner, other) and _fuse_code.takes_apart(self.modules[other], _own_name(owner))
             for other in self.untraced
         )
 
@@ -229,7 +227,7 @@ class _Fusion:
                 while apart:
                     path = called[len(outer) + 1 if outer else 0 :].split(".")
                     module = self.modules[outer]
-                    method = _fuse_graphs.other_caller(module, path, forward_too=outer in self.untraced)
+                    method = _fuse_code.other_caller(module, path, forward_too=outer in self.untraced)
                     if method is not None:
                         it = "it" if part == chain.conv else part
                         return f"{it} is called by {type(module).__name__}.{method} too"

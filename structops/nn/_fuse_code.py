@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import dis
 import inspect
+import itertools
 from types import CodeType
 from typing import Any
 
@@ -78,13 +79,16 @@ def _call(codes: list[CodeType], path: list[str], by_index: bool) -> bool:
     ``isinstance(self.up, ...)``) is not."""
     me = codes[0].co_varnames[0] if codes and codes[0].co_varnames else "self"
     found = [instruction for code in codes for instruction in instructions(code)]
-    # Words of Python 3.11 and later for what is neither a method nor global; 3.10 has one for globals as well.
-    calls_locals = bool({"PUSH_NULL", "CALL_FUNCTION"} & {i.opname for i in found})
+    # Of what is neither a method nor global. Python 3.10 has one word for both kinds; later ones have another.
+    functions = sum(i.opname == "CALL_FUNCTION" for i in found)
+    attributes = ("LOAD_ATTR", "LOAD_METHOD")
+    globals_ = sum(i.opname == "LOAD_GLOBAL" and then.opname not in attributes for i, then in itertools.pairwise(found))
+    calls_locals = functions > globals_ or any(i.opname == "PUSH_NULL" for i in found)
     calls_locals = calls_locals or any("checkpoint" in code.co_names for code in codes)
     if not path:
         return calls_locals
     for before, instruction, after in zip(found, found[1:], found[2:], strict=False):
-        if instruction.opname not in ("LOAD_ATTR", "LOAD_METHOD") or instruction.argval != path[-1]:
+        if instruction.opname not in attributes or instruction.argval != path[-1]:
             continue
         holder = before.argval[-1] if isinstance(before.argval, tuple) else before.argval
         if (holder == me) != (len(path) == 1):
@@ -94,7 +98,7 @@ def _call(codes: list[CodeType], path: list[str], by_index: bool) -> bool:
         if instruction.opname == "LOAD_METHOD" or "NULL|self" in instruction.argrepr:
             if not by_index:
                 return True
-        elif after.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+        elif after.opname in attributes:
             if after.argval == "forward" and not by_index:
                 return True
         elif calls_locals:

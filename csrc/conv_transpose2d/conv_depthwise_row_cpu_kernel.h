@@ -187,10 +187,8 @@ class StretchedRows {
 template <class A>
 class RowAffine {
  public:
-  explicit RowAffine(const RowAxis& axis) : side_(axis.side), length_(pattern_length<A>(axis)) {
-    scale_.assign(static_cast<size_t>(length_), A(1));
-    offset_.assign(static_cast<size_t>(length_), A(0));
-  }
+  explicit RowAffine(const RowAxis& axis)
+      : side_(axis.side), scale_(static_cast<size_t>(pattern_length<A>(axis)), A(1)), offset_(scale_.size(), A(0)) {}
 
   // Of the channels from `first` on.
   template <class S>
@@ -206,6 +204,6 @@ class RowAffine {
   const A* offset() const { return offset_.data(); }
 
  private:
-  const int64_t side_, length_;
+  const int64_t side_;
   std::vector<A> scale_, offset_;
 };

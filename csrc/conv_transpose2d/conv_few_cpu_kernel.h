@@ -4,9 +4,9 @@
 // The other way of the engine has outputs in the lanes of vectors, here a quarter of them, and wants channels side by
 // side: it would copy the map first. Pixels in the lanes leave nothing empty and read each plane once, as it is.
 
-constexpr int64_t kMostFew = 16;  // outputs a pixel, all phases and channels
+constexpr int64_t kMostFew = 8;  // outputs of an input pixel: channels times phases
 
-inline bool few_outputs(const ConvTransposeParams& p) {
+inline bool has_few_outputs(const ConvTransposeParams& p) {
   const int64_t lanes = p.out_channels * p.stride_height * p.stride_width;
   return p.groups == 1 && lanes <= kMostFew && p.dilation_height == 1 && p.dilation_width == 1 &&
          p.kernel_height == p.stride_height && p.kernel_width == p.stride_width &&
@@ -15,26 +15,27 @@ inline bool few_outputs(const ConvTransposeParams& p) {
          p.out_width + p.padding_width <= p.width * p.stride_width;
 }
 
-// sums[lane][x] over channels of pixel x times weights[channel][lane], for one row of kRow pixels; a sum of lanes is
-// `apart` numbers from the next lane's. kLanesOf: lanes, of which the last may be unused.
-template <int64_t kLanesOf, class S, class A>
+// sums[output][x] = the sum over channels of row[channel][x] * weights[channel][output], for a row of `width` pixels.
+// Channels are `plane` numbers from each other, outputs `apart`; the last of kOutputs may have zero weights and be
+// unused.
+template <int64_t kOutputs, class S, class A>
 inline void few_sums(const S* row, int64_t channels, int64_t plane, int64_t width, const A* weights, int64_t apart,
                      A* sums) {
-  constexpr int64_t n = kLanes<A>, kTogether = std::max<int64_t>(kMostFew / kLanesOf, 4) / (kLanesOf > 4 ? 2 : 1);
+  constexpr int64_t n = kLanes<A>, kTogether = std::min<int64_t>(16 / kOutputs, 8);  // 16 sums in registers
   const auto vectors = [&]<int64_t kCount>(std::integral_constant<int64_t, kCount>, int64_t x, int64_t rest) {
-    Vec<A> acc[kLanesOf][kCount] = {};
+    Vec<A> acc[kOutputs][kCount] = {};
     for (int64_t c = 0; c < channels; ++c) {
       Vec<A> pixels[kCount];
       STRUCTOPS_UNROLL for (int64_t i = 0; i < kCount; ++i) {
         const S* from = row + c * plane + x + i * n;
         pixels[i] = rest >= n ? load(from) : load_part(from, rest);
       }
-      STRUCTOPS_UNROLL for (int64_t l = 0; l < kLanesOf; ++l) {
-        const Vec<A> weight = broadcast(weights[c * kLanesOf + l]);
+      STRUCTOPS_UNROLL for (int64_t l = 0; l < kOutputs; ++l) {
+        const Vec<A> weight = broadcast(weights[c * kOutputs + l]);
         STRUCTOPS_UNROLL for (int64_t i = 0; i < kCount; ++i) acc[l][i] = multiply_add(pixels[i], weight, acc[l][i]);
       }
     }
-    STRUCTOPS_UNROLL for (int64_t l = 0; l < kLanesOf; ++l) STRUCTOPS_UNROLL for (int64_t i = 0; i < kCount; ++i)
+    STRUCTOPS_UNROLL for (int64_t l = 0; l < kOutputs; ++l) STRUCTOPS_UNROLL for (int64_t i = 0; i < kCount; ++i)
         store(sums + l * apart + x + i * n, acc[l][i]);
   };
   int64_t x = 0;
@@ -63,26 +64,27 @@ inline void interleave(const A* sums, int64_t apart, int64_t phases, int64_t cou
     for (int64_t j = 0; j < phases; ++j) line[i * phases + j] = sums[j * apart + i];
 }
 
-template <int64_t kLanesOf, class S>
+// With the number of outputs known, or the next power of two.
+template <int64_t kOutputs, class S>
 void few_outputs(const ConvTransposeParams& p, const S* input, const S* weight, const WeightStrides& strides,
                  const Epilogue<S, acc_t<S>>& e, S* out, ParallelFor parallel_for) {
   using A = acc_t<S>;
   constexpr int64_t n = kLanes<A>;
-  std::vector<A> weights(static_cast<size_t>(p.in_channels * kLanesOf));  // [channel][output channel, y, x]
+  std::vector<A> weights(static_cast<size_t>(p.in_channels * kOutputs));  // [channel][output channel, y, x]
   for (int64_t c = 0; c < p.in_channels; ++c)
-    for (int64_t o = 0, lane = c * kLanesOf; o < p.out_channels; ++o)
+    for (int64_t o = 0, lane = c * kOutputs; o < p.out_channels; ++o)
       for (int64_t y = 0; y < p.stride_height; ++y)
         for (int64_t x = 0; x < p.stride_width; ++x, ++lane)
           weights[static_cast<size_t>(lane)] =
               static_cast<A>(weight[c * strides.in + o * strides.out + y * strides.y + x * strides.x]);
   const int64_t plane = p.height * p.width, apart = (p.width + n - 1) / n * n;
-  const double steps = double(p.batch * plane) / n * double(p.in_channels * kLanesOf);
+  const double steps = double(p.batch * plane) / n * double(p.in_channels * kOutputs);
   share(parallel_for, workers_for(steps), p.batch * p.height, 1, [&](ItemQueue& queue) {
     Scratch<A> memory;
-    A *sums = memory.at_least(apart * (kLanesOf + p.stride_width)), *line = sums + apart * kLanesOf;
+    A *sums = memory.at_least(apart * (kOutputs + p.stride_width)), *line = sums + apart * kOutputs;
     for (int64_t item, end; queue.take(item, end);) {
       const int64_t image = item / p.height, iy = item % p.height;
-      few_sums<kLanesOf>(input + (image * p.in_channels * p.height + iy) * p.width, p.in_channels, plane, p.width,
+      few_sums<kOutputs>(input + (image * p.in_channels * p.height + iy) * p.width, p.in_channels, plane, p.width,
                          weights.data(), apart, sums);
       for (int64_t o = 0; o < p.out_channels; ++o)
         for (int64_t y = 0; y < p.stride_height; ++y) {
@@ -109,6 +111,5 @@ void few_outputs(const ConvTransposeParams& p, const S* input, const S* weight, 
   if (lanes <= 1) return run(std::integral_constant<int64_t, 1>{});
   if (lanes <= 2) return run(std::integral_constant<int64_t, 2>{});
   if (lanes <= 4) return run(std::integral_constant<int64_t, 4>{});
-  if (lanes <= 8) return run(std::integral_constant<int64_t, 8>{});
   run(std::integral_constant<int64_t, kMostFew>{});
 }

@@ -12,7 +12,7 @@ void conv_transpose2d(const ConvTransposeParams& p, const S* input, bool planar,
   if constexpr (std::is_same_v<R, acc_t<S>>)
     if (p.groups > 1 && p.groups == p.in_channels && p.groups == p.out_channels)
       return depthwise<S>(p, input, planar, weight, strides, e, out, parallel_for);
-  if (planar && few_outputs(p)) return few_outputs<S>(p, input, weight, strides, e, out, parallel_for);
+  if (planar && has_few_outputs(p)) return few_outputs<S>(p, input, weight, strides, e, out, parallel_for);
   Scratch<R> copy;
   const auto rows =
       rows_of<S, R>(input, planar, p.batch, p.in_channels, p.groups, p.height * p.width, copy, parallel_for);

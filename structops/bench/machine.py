@@ -72,15 +72,21 @@ def limits(device: torch.device, repeats: int = 8) -> dict[str, float]:
     """
     found = {"bytes": _copy_rate(device, repeats)}
     for dtype in (torch.float32, torch.bfloat16):
-        found[str(dtype).removeprefix("torch.")] = _matrix_rate(device, dtype, max(repeats // 2, 2))
+        found[_name(dtype)] = _matrix_rate(device, dtype, max(repeats // 2, 2))
     if found["bfloat16"] < found["float32"]:  # without instructions for it, it is computed in float32
         del found["bfloat16"]
+    if device.type == "cuda" and "bfloat16" in found:  # tensor cores; on a CPU float16 is computed in float32
+        found["float16"] = found["bfloat16"]
     return found
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def floor(cost, dtype: torch.dtype, limits: dict[str, float]) -> tuple[float, str]:
     """The least time that a :class:`~structops.testing.workloads.Cost` can take, and what bounds it."""
-    rate = limits.get("bfloat16" if dtype.itemsize == 2 else "float32", limits["float32"])
+    rate = limits.get(_name(dtype), limits["float32"])
     memory, arithmetic = cost.bytes / limits["bytes"], cost.flops / rate
     return max(memory, arithmetic), "memory" if memory >= arithmetic else "arithmetic"
 

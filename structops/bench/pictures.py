@@ -151,7 +151,7 @@ def roofline(rows: Sequence[Row], limits: dict[str, float], where: str) -> Figur
         return None
     figure, axes = plt.subplots(figsize=(9.5, max(5.5, 0.31 * len(rows) + 1)))
     intensity = [row.flops / row.bytes for row in rows]
-    rates = {name: rate for name, rate in limits.items() if name != "bytes"}
+    rates = {name: rate for name, rate in limits.items() if name not in ("bytes", "float16")}  # which is bfloat16's
     ridge = max(rates.values()) / limits["bytes"]
     low, high = min(intensity) / 2, max(*intensity, ridge) * 4
     for name, peak in rates.items():

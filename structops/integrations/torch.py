@@ -38,14 +38,14 @@ def _faster(input: torch.Tensor, weight: torch.Tensor, stride: Sequence[int], gr
     """Whether structops' kernel beats torch's, as measured on an AMD EPYC with AVX-512 BF16 and, for bfloat16 with AMX,
     on an Intel Xeon.
 
-    Times as fast as torch, from 16 to 256 channels and 16 x 16 to 128 x 128 pixels: float16 4 to 150, float64 0.5 (the
-    smallest) to 18. Dense float32 with a kernel that is a multiple of its stride, or less than twice it (3 x 3, stride
-    2), 0.8 to 9 in NCHW; in NHWC 1.0 to 2.1 for such multiples where more than one tap meets in an output, else 0.6 to
-    1.4, and for the others 1.1 to 1.6 from 128 channels on, before 0.5 to 1.6.
-    Dense bfloat16 of such multiples 1.2 to 8 in NCHW, 0.5 to 2.4 in NHWC, other kernels 0.3 to 1.2; where AMX is, these
-    are 3 to 19, and the multiples are torch's. Depthwise bfloat16 with a stride 1.5 to 68; float32 1.0 to 7 for large
-    planes in NCHW, 1.6 to 42 of 3 channels, 0.3 to 1.2 otherwise, and in NHWC 0.4 to 1.5 unless it is large, then 3 to
-    4. Everything on a GPU, where nothing was measured, is left to torch.
+    Times as fast as torch, from 16 to 256 channels (depthwise: 3 to 256) and 16 x 16 to 128 x 128 pixels, in single
+    runs: float16 4 to 150, float64 0.5 (the smallest) to 18. Dense float32 with a kernel that is a multiple of its
+    stride, or less than twice it (3 x 3, stride 2), 0.8 to 9 in NCHW; in NHWC 1.0 to 2.1 for such multiples where more
+    than one tap meets in an output, else 0.6 to 1.4, and for the others 1.1 to 1.6 from 128 channels on, before 0.5 to
+    1.6. Dense bfloat16 without AMX: multiples 1.2 to 8 in NCHW and 0.5 to 2.4 in NHWC, other kernels 0.3 to 1.2. With
+    AMX torch is faster for multiples, and other kernels are 3 to 19. Depthwise bfloat16 with a stride 1.5 to 68;
+    float32 1.0 to 7 for large planes in NCHW, 1.6 to 42 of 3 channels, 0.3 to 1.2 otherwise, and in NHWC 0.4 to 1.5
+    unless it is large, then 3 to 4. Everything on a GPU, where nothing was measured, is left to torch.
     """
     height, width = input.shape[2] * stride[0], input.shape[3] * stride[1]  # of the output, about
     elements = input.shape[0] * weight.shape[1] * groups * height * width

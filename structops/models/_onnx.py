@@ -32,10 +32,7 @@ def load(path: str | os.PathLike[str]) -> onnx.GraphProto:
 
     try:
         return onnx.load(str(path)).graph
-    except (
-        DecodeError,
-        onnx.checker.ValidationError,
-    ) as error:  # the latter: tensors in other files, which are not there
+    except (DecodeError, onnx.checker.ValidationError) as error:  # or tensors in other files, which are not there
         raise ValueError(f"{path} is not an ONNX file ({error})") from None
 
 

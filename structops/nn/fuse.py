@@ -217,7 +217,11 @@ class _Fusion:
         return self._called_besides(chains[0]) if chains[0].folded else ""
 
     def _called_besides(self, chain: Chain) -> str:
-        """Why a part of the chain must stay what it is: a method that no graph shows calls it."""
+        """Why a part of the chain must stay what it is: a method that no graph shows calls it.
+
+        Each module from a part up to the chain's owner is looked for in the methods of all modules around it. Who calls
+        one that holds the whole chain gets the same as before, unless the owner's forward is written anew.
+        """
         parts = [chain.conv, *chain.modules]
         for part in parts:
             called = part

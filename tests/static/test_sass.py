@@ -54,9 +54,9 @@ class Kernel:
     sass: list[str]
 
 
-def _compile(source: Path, folder: Path) -> dict[str, Kernel]:
+def _compile(source: Path, folder: Path, flags: list[str]) -> dict[str, Kernel]:
     binary = folder / f"{source.stem}.cubin"
-    command = [NVCC, *_kernel_flags(), "-arch=sm_90", f"-I{ROOT / 'csrc'}", "-Xptxas", "-v", "-cubin"]
+    command = [NVCC, *flags, "-arch=sm_90", f"-I{ROOT / 'csrc'}", "-Xptxas", "-v", "-cubin"]
     done = subprocess.run([*command, str(source), "-o", str(binary)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     usage = re.findall(
@@ -78,9 +78,12 @@ def _compile(source: Path, folder: Path) -> dict[str, Kernel]:
 @pytest.fixture(scope="session")
 def kernels(tmp_path_factory) -> dict[str, Kernel]:
     folder = tmp_path_factory.mktemp("sass")
+    # Read once, not by every thread: Python 3.11's parser counts its recursion in one counter for all
+    # threads, and where a finaliser lets another one parse in between, both end in a SystemError.
+    flags = _kernel_flags()
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         found: dict[str, Kernel] = {}
-        for some in pool.map(lambda source: _compile(source, folder), SOURCES):
+        for some in pool.map(lambda source: _compile(source, folder, flags), SOURCES):
             found |= some
     return found
 

@@ -7,8 +7,8 @@
 // A row of inputs is stretched first, each pixel repeated `stride` times, and serves every output row that it reaches:
 // 16 of a bilinear kernel of stride 8. An output is then at the same place of each stretched row as the pixel it reads,
 // a whole number of strides to the left for the taps of later offsets, and its weights are a pattern that repeats every
-// `stride` pixels. So a vector of outputs of that kernel is 4 multiply-adds of loaded pixels by weights that four
-// vectors share: memory sets the pace. As products of depth one, by the matrix engine, it took three times as long.
+// `stride` pixels. So a vector of outputs of that kernel is 4 multiply-adds of loaded pixels by loaded weights. As
+// products of depth one, by the matrix engine, it took five times as long.
 
 #include "conv_transpose2d/conv_depthwise_row_cpu_kernel.h"
 
@@ -35,7 +35,7 @@ inline std::vector<OutputTaps> output_taps(const std::vector<PhaseGroup>& groups
 //
 // Registers hold kRows x kTogether vectors of sums: one load of pixels serves all rows, one of weights all vectors of a
 // row, so there are fewer loads than multiply-adds. Row by row there are more, and a bilinear kernel of stride 8 takes
-// three times as long.
+// twice as long.
 #if STRUCTOPS_ISA_AVX512
 constexpr int64_t kTogether = 4;  // 32 registers
 #else

@@ -8,7 +8,7 @@
 // 16 of a bilinear kernel of stride 8. An output is then at the same place of each stretched row as the pixel it reads,
 // a whole number of strides to the left for the taps of later offsets, and its weights are a pattern that repeats every
 // `stride` pixels. So a vector of outputs of that kernel is 4 multiply-adds of loaded pixels by loaded weights. As
-// products of depth one, by the matrix engine, it took five times as long.
+// products of depth one, by the matrix engine, it takes several times as long.
 
 #include "conv_transpose2d/conv_depthwise_row_cpu_kernel.h"
 
@@ -36,11 +36,7 @@ inline std::vector<OutputTaps> output_taps(const std::vector<PhaseGroup>& groups
 // Registers hold kRows x kTogether vectors of sums: one load of pixels serves all rows, one of weights all vectors of a
 // row, so there are fewer loads than multiply-adds. Row by row there are more, and a bilinear kernel of stride 8 takes
 // twice as long.
-#if STRUCTOPS_ISA_AVX512
-constexpr int64_t kTogether = 4;  // 32 registers
-#else
-constexpr int64_t kTogether = 2;  // 16 registers
-#endif
+constexpr int64_t kTogether = kTileVectors;  // as many as a tile of the matrix engine
 constexpr int64_t kMostRows = 4;
 
 template <class S, class A>
@@ -115,7 +111,7 @@ struct DepthwiseRows {
   // kCount vectors from the v-th on, a cycle apart: phase is that of their first outputs.
   template <Activation kKind, int64_t kRows, Lacking kLacking, int64_t kCount>
   void vectors(const std::vector<Term>& terms, int64_t v, int64_t phase, const Output& to) const {
-    const int64_t x = v * n, apart = cycle * n, row = axis.out, rest = row - x;
+    const int64_t x = v * n, apart = cycle * n, width = axis.out, rest = width - x;
     Vec<A> sum[kRows][kCount] = {};
     for (const Term& term : terms) {
       using Lanes = typename RowMasks<A>::Lanes;
@@ -138,14 +134,14 @@ struct DepthwiseRows {
     }
     const Vec<A> scale = load(to.affine.scale() + phase), offset = load(to.affine.offset() + phase);
     const bool part = kLacking == Lacking::taps_and_pixels && rest < n;
-    const Epilogue<S, A> e = to.epilogue;  // which what is stored cannot be part of
+    const Epilogue<S, A> e = to.epilogue;  // a copy: after a store, the original would be read again
     const S* const residual = to.residual;
     S* const out = to.out;
     STRUCTOPS_UNROLL
     for (int64_t r = 0; r < kRows; ++r) {
       STRUCTOPS_UNROLL
       for (int64_t i = 0; i < kCount; ++i) {
-        const int64_t o = r * row + x + i * apart;
+        const int64_t o = r * width + x + i * apart;
         const Vec<A> done = residual ? finished<kKind>(e, sum[r][i], scale, offset,
                                                        part ? load_part(residual + o, rest) : load(residual + o))
                                      : finished<kKind>(e, sum[r][i], scale, offset);
